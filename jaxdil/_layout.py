@@ -1,0 +1,93 @@
+"""Dimension numbers and the canonical layout: axes in any order <-> channels last.
+
+lax describes an order of axes by three tuples: for x and y (batch, channels, *spatial), for w
+(out channels, in channels, *spatial), each entry the position of that axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxdil import _geometry
+from jaxdil._problem import Problem
+
+__all__ = ["canonical", "crop_negative", "original", "problem_of"]
+
+
+def _image(spec: tuple[int, ...]) -> tuple[int, ...]:
+    batch, channels, *spatial = spec
+    return (batch, *spatial, channels)
+
+
+def _kernel(spec: tuple[int, ...]) -> tuple[int, ...]:
+    out, inner, *spatial = spec
+    return (*spatial, inner, out)
+
+
+def canonical(
+    x: jax.Array, w: jax.Array, numbers: lax.ConvDimensionNumbers
+) -> tuple[jax.Array, jax.Array]:
+    """X as (N, *S, C) and w as (*K, I, O)."""
+    return (
+        lax.transpose(x, _image(numbers.lhs_spec)),
+        lax.transpose(w, _kernel(numbers.rhs_spec)),
+    )
+
+
+def original(y: jax.Array, numbers: lax.ConvDimensionNumbers) -> jax.Array:
+    """(N, *P, O) in the order of axes that was asked for."""
+    order = _image(numbers.out_spec)
+    return lax.transpose(y, tuple(order.index(axis) for axis in range(y.ndim)))
+
+
+def crop_negative(x: jax.Array, params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+    """The same convolution without negative padding: what it would cut off is sliced off.
+
+    XLA on a CPU reads out of bounds for some negative paddings (openxla/xla#48713), and JAX's own
+    gradients ask for them.
+    """
+    if all(lo >= 0 and hi >= 0 for lo, hi in params["padding"]):
+        return x, params
+    padding = []
+    spatial = params["dimension_numbers"].lhs_spec[2:]
+    for axis, dilation, (lo, hi) in zip(
+        spatial, params["lhs_dilation"], params["padding"], strict=True
+    ):
+        start, stop, lo, hi = _geometry.crop_negative(x.shape[axis], dilation, int(lo), int(hi))
+        x = lax.slice_in_dim(x, start, stop, axis=axis)
+        padding.append((lo, hi))
+    return x, {**params, "padding": tuple(padding)}
+
+
+def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
+    """The canonical problem of lax's parameters; x, w and y need a shape and a dtype only.
+
+    Its size and padding are those after `crop_negative`.
+    """
+    numbers = params["dimension_numbers"]
+    batch, *size, channels = (x.shape[axis] for axis in _image(numbers.lhs_spec))
+    cropped = [
+        _geometry.crop_negative(n, a, int(lo), int(hi)) if min(lo, hi) < 0 else (0, n, int(lo), int(hi))
+        for n, a, (lo, hi) in zip(size, params["lhs_dilation"], params["padding"], strict=True)
+    ]
+    *kernel, _, out_channels = (w.shape[axis] for axis in _kernel(numbers.rhs_spec))
+    return Problem(
+        batch=batch,
+        size=tuple(stop - start for start, stop, _, _ in cropped),
+        channels=channels,
+        kernel=tuple(kernel),
+        out_channels=out_channels,
+        stride=tuple(map(int, params["window_strides"])),
+        padding=tuple((lo, hi) for _, _, lo, hi in cropped),
+        input_dilation=tuple(map(int, params["lhs_dilation"])),
+        dilation=tuple(map(int, params["rhs_dilation"])),
+        groups=params["feature_group_count"],
+        batch_groups=params["batch_group_count"],
+        x_dtype=x.dtype,
+        w_dtype=w.dtype,
+        out_dtype=y.dtype,
+        precision=params["precision"],
+    )

@@ -1,0 +1,42 @@
+"""The formulations of a convolution, one a file, and the table from name to module.
+
+A method is a module with two functions:
+
+    supports(problem, platform) -> str | None      why it cannot serve this problem there, or None
+    apply(x, w, problem, conv) -> y                in canonical layout (see Problem)
+
+``conv(x, w, problem)`` gives a smaller convolution back to the dispatcher, which chooses a method for
+it in turn; ``phases`` and ``space_to_batch`` are made of such. A platform of None stands for any.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+
+from jaxdil._problem import Problem
+
+__all__ = ["METHODS", "Convolve", "Method", "load"]
+
+Convolve = Callable[[jax.Array, jax.Array, Problem], jax.Array]
+
+
+class Method(Protocol):
+    """What a module in this folder provides."""
+
+    def supports(self, problem: Problem, platform: str | None) -> str | None:
+        """None if this method can serve the problem on this platform, else why it cannot."""
+
+    def apply(self, x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+        """The convolution, in canonical layout."""
+
+
+METHODS = ("xla", "taps", "phases", "correlate", "space_to_batch")
+
+
+def load(name: str) -> Method:
+    """The module of a method, imported when first asked for."""
+    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]

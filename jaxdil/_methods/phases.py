@@ -1,0 +1,124 @@
+"""A convolution of a dilated input without its zeros: one small convolution for each phase of the output.
+
+    y[A q + r] = sum_u x[s' q + d' u - lo_r] w[t_r + a' u]        (see _geometry.phases)
+
+Transposed convolutions and the input gradients of strided ones arrive with samples spread a apart. An
+output meets only the taps that fall on a sample, 1 in a; outputs of one residue r meet the same ones,
+and together they are an ordinary convolution of the undilated input with every a'-th tap. Where all
+phases of an axis read the same samples (stride = kernel: patch embeddings, 2x2 up-convolutions) they
+become further output channels of a single convolution.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdil._geometry import Phase, crop_negative
+from jaxdil._geometry import phases as phases_of
+from jaxdil._methods import Convolve
+from jaxdil._problem import Problem
+
+__all__ = ["apply", "supports"]
+
+# Convolutions written out for one call. More phases than this compile slowly.
+MOST_PHASES = 64
+
+
+def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
+    """Needs a dilated input, a batch that is not split, and few enough phases."""
+    if all(a == 1 for a in problem.input_dilation):
+        return "phases: the input is not dilated, there is one phase only"
+    if problem.batch_groups != 1:
+        return "phases: the batch is split into groups; 'correlate' serves it"
+    if problem.is_empty:
+        return "phases: nothing to compute"
+    separate = math.prod(1 if _joined(axis) else len(axis) for axis in _axes(problem))
+    if separate > MOST_PHASES:
+        return f"phases: {separate} separate phases, more than {MOST_PHASES}"
+    return None
+
+
+def _axes(problem: Problem) -> list[list[Phase]]:
+    return [
+        phases_of(k, p, stride=s, dilation=d, input_dilation=a, lo=lo)
+        for k, p, s, d, a, (lo, _) in zip(
+            problem.kernel, problem.positions, problem.stride, problem.dilation,
+            problem.input_dilation, problem.padding, strict=True,
+        )
+    ]
+
+
+def _joined(axis: list[Phase]) -> bool:
+    """Whether all phases of an axis read the same samples, tap for tap."""
+    return axis[0].taps > 0 and len({(phase.taps, phase.lo) for phase in axis}) == 1
+
+
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """Convolve phase by phase and interleave."""
+    rank = problem.rank
+    # A joined axis is one entry that holds all its phases; another has one entry for each.
+    entries = [[axis] if _joined(axis) else [[p] for p in axis] for axis in _axes(problem)]
+    parts = [_part(x, w, problem, chosen, conv) for chosen in itertools.product(*entries)]
+    # Each part is (N, q1, q2, ..., O, r1, r2, ...); the last axis of entries varies fastest.
+    for i in reversed(range(rank)):
+        n = len(entries[i])
+        parts = [lax.concatenate(parts[j : j + n], rank + 2 + i) for j in range(0, len(parts), n)]
+    (y,) = parts
+    pairs = [axis for i in range(rank) for axis in (1 + i, rank + 2 + i)]
+    y = lax.transpose(y, (0, *pairs, rank + 1))
+    y = y.reshape(
+        y.shape[0], *(y.shape[1 + 2 * i] * y.shape[2 + 2 * i] for i in range(rank)), y.shape[-1]
+    )
+    return lax.slice(y, (0,) * y.ndim, problem.y_shape)
+
+
+def _part(
+    x: jax.Array,
+    w: jax.Array,
+    problem: Problem,
+    chosen: tuple[list[Phase], ...],
+    conv: Convolve,
+) -> jax.Array:
+    """The outputs of one phase an axis, or of all phases of a joined axis: (N, *q, O, *r)."""
+    rank = problem.rank
+    counts = [-(-p // axis[0].step) for p, axis in zip(problem.positions, chosen, strict=True)]
+    together = [len(axis) for axis in chosen]
+    if any(axis[0].taps == 0 for axis in chosen):
+        return jnp.zeros((problem.batch, *counts, problem.out_channels, *together), problem.out_dtype)
+
+    sizes, paddings = [], []
+    for i, (axis, count) in enumerate(zip(chosen, counts, strict=True)):
+        first = axis[0]
+        extent = first.stride * (count - 1) + first.dilation * (first.taps - 1) + 1
+        n = problem.size[i]
+        start, stop, lo, hi = crop_negative(n, 1, first.lo, extent - n - first.lo)
+        x = lax.slice_in_dim(x, start, stop, axis=1 + i)
+        sizes.append(stop - start)
+        paddings.append((lo, hi))
+        taps = [
+            lax.slice_in_dim(w, p.tap, p.tap + p.tap_step * (p.taps - 1) + 1, p.tap_step, axis=i)
+            for p in axis
+        ]
+        w = jnp.stack(taps, axis=-1)
+
+    # Phases of joined axes are further output channels, the slowest of them still the group.
+    w = w.reshape(*w.shape[: rank + 1], -1)
+    y = conv(
+        x,
+        w,
+        problem.replace(
+            size=tuple(sizes),
+            kernel=w.shape[:rank],
+            out_channels=w.shape[-1],
+            stride=tuple(axis[0].stride for axis in chosen),
+            dilation=tuple(axis[0].dilation for axis in chosen),
+            padding=tuple(paddings),
+            input_dilation=(1,) * rank,
+        ),
+    )
+    return y.reshape(problem.batch, *counts, problem.out_channels, *together)

@@ -1,0 +1,135 @@
+"""conv_p: lax's convolution with one parameter more, the method, chosen when it is lowered.
+
+A convolution is bilinear, and both its transposes are convolutions:
+
+    <g, conv(dx, w)> = <conv_t(g, w), dx>      stride <-> input dilation, kernel flipped
+    <g, conv(x, dw)> = <conv_k(x, g), dw>      stride <-> kernel dilation, groups -> batch groups
+
+so derivatives of every order stay in the family. lax already knows both, and how to batch them: each
+rule here traces lax's for the same parameters and binds conv_p in its place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from jaxdil import _dispatch, _layout
+from jaxdil._errors import MethodError, error
+from jaxdil._swap import swap
+
+__all__ = ["choice_of", "conv_p", "convolution", "ours"]
+
+conv_p = Primitive("jaxdil_conv")
+_lax_p = lax.conv_general_dilated_p
+
+
+def ours(fn: Callable[..., jax.Array], method: str) -> Callable[..., jax.Array]:
+    """``fn`` of arrays, its convolutions bound to conv_p."""
+
+    def swapped(*arrays: jax.Array) -> jax.Array:
+        closed = swap(jax.make_jaxpr(fn)(*arrays), _lax_p, conv_p, method=method)
+        (y,) = jaxpr_as_fun(closed)(*arrays)
+        return y
+
+    return swapped
+
+
+def convolution(x: jax.Array, w: jax.Array, *, method: str, **arguments: Any) -> jax.Array:
+    """``lax.conv_general_dilated(x, w, **arguments)``, checked by lax, by the method."""
+    return ours(functools.partial(lax.conv_general_dilated, **arguments), method)(x, w)
+
+
+def choice_of(
+    x: Any, w: Any, y: Any, params: dict[str, Any], platform: str | None
+) -> _dispatch.Choice:
+    """The method for an equation of conv_p on a platform, and why."""
+    method = params["method"]
+    if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
+        if method in _dispatch.METHODS and method != "xla":
+            raise MethodError(
+                error("jaxdil", f"method={method!r} needs sizes that are numbers, got {x.shape}, {w.shape}")
+            )
+        return _dispatch.Choice("xla", "sizes are symbols, known only when it runs")
+    return _dispatch.choose(
+        _layout.problem_of(x, w, y, params), pinned=method, platform=platform
+    )
+
+
+# --- rules -------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled(**params: Any) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(conv_p.bind, **params))
+
+
+def _impl(x: jax.Array, w: jax.Array, **params: Any) -> jax.Array:
+    return _compiled(**params)(x, w)
+
+
+def _abstract(x: Any, w: Any, *, method: str, **params: Any) -> Any:
+    y, _ = _lax_p.abstract_eval(x, w, **params)
+    # A pinned method that can serve nowhere is refused here, in the user's own call.
+    choice_of(x, w, y, {**params, "method": method}, None)
+    return y
+
+
+def _transpose_x(g: jax.Array, x: Any, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
+    def rule(g: jax.Array, w: jax.Array) -> jax.Array:
+        (dx,) = jax.linear_transpose(lambda x: _lax_p.bind(x, w, **params), x.aval)(g)
+        return dx
+
+    return ours(rule, _dispatch.derived(method))(g, w)
+
+
+def _transpose_w(g: jax.Array, x: jax.Array, w: Any, *, method: str, **params: Any) -> jax.Array:
+    def rule(g: jax.Array, x: jax.Array) -> jax.Array:
+        (dw,) = jax.linear_transpose(lambda w: _lax_p.bind(x, w, **params), w.aval)(g)
+        return dw
+
+    return ours(rule, _dispatch.derived(method))(g, x)
+
+
+def _batch(
+    arrays: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], *, method: str, **params: Any
+) -> tuple[jax.Array, int]:
+    batch, channels = params["dimension_numbers"].out_spec[:2]
+    # Where lax's own rule leaves the new axis, so that it need not be moved.
+    out_axis = batch if axes[1] is None else channels
+    rule = jax.vmap(lambda x, w: _lax_p.bind(x, w, **params), axes, out_axis)
+    return ours(rule, _dispatch.derived(method))(*arrays), out_axis
+
+
+def _lowering(platform: str | None) -> Any:
+    def lowered(x: jax.Array, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
+        y = jax.eval_shape(functools.partial(_lax_p.bind, **params), x, w)
+        choice = choice_of(x, w, y, {**params, "method": method}, platform)
+        with jax.named_scope(f"jaxdil.{choice.method}"):
+            x, params = _layout.crop_negative(x, params)
+            if choice.method == "xla":
+                return _lax_p.bind(x, w, **params)
+            problem = _layout.problem_of(x, w, y, params)
+            numbers = params["dimension_numbers"]
+            x, w = _layout.canonical(x, w, numbers)
+            y = _dispatch.convolve(x, w, problem, choice.method, platform)
+            return _layout.original(y, numbers)
+
+    return mlir.lower_fun(lowered, multiple_results=False)
+
+
+# --- registration ------------------------------------------------------------------------------------
+
+conv_p.def_impl(_impl)
+conv_p.def_abstract_eval(_abstract)
+ad.defbilinear(conv_p, _transpose_x, _transpose_w)
+batching.primitive_batchers[conv_p] = _batch
+mlir.register_lowering(conv_p, _lowering(None))
+for _platform in ("cpu", "cuda", "rocm", "tpu"):
+    mlir.register_lowering(conv_p, _lowering(_platform), platform=_platform)

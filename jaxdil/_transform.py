@@ -1,0 +1,98 @@
+"""Functions that already exist, their convolutions served by our methods: trace, swap, run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from jaxdil._dispatch import check_pin
+from jaxdil._primitive import conv_p
+from jaxdil._swap import swap
+
+__all__ = ["accelerate", "traced"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def accelerate(fn: Callable[P, T], *, method: str = "auto") -> Callable[P, T]:
+    """``fn`` with every convolution in it served by the fastest known method.
+
+    The result takes the arguments of ``fn`` and returns what it returns, to rounding. Convolutions are
+    found wherever they stand: in jit, scan, while, cond, remat and the bodies of custom rules, and in
+    whatever JAX itself builds of ``lax.conv_general_dilated``. Derivatives and batches of the result are
+    served likewise, and so are derivatives taken inside ``fn``; wrap the whole training step.
+
+    Args:
+      fn: any function that ``jax.jit`` could trace. Array arguments are traced; anything else (a bool, a
+        string, a function, None) is passed on as it is, and may decide what fn does.
+      method: for the convolutions of fn, as in `conv`: "auto", or a name, or a name with " or auto".
+        Those that jaxdil's own functions make keep the method they were given.
+
+    Returns:
+      A function of the same signature. Outside of ``jax.jit`` it traces fn at each call; wrap it in
+      ``jax.jit`` to trace once.
+
+    Raises:
+      ValueError: for an unknown method.
+      MethodError: when called, if a pinned method cannot serve one of the convolutions.
+
+    Cost: one trace of fn. Nothing at run time.
+
+    >>> import jax, jax.numpy as jnp
+    >>> def model(x, w):
+    ...     return jax.lax.conv(x, w, (1, 1), "SAME").sum()
+    >>> x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((4, 2, 3, 3))
+    >>> jax.jit(jaxdil.accelerate(jax.value_and_grad(model)))(x, w)[0]
+    Array(1352., dtype=float32)
+    """
+    check_pin("accelerate", method)
+
+    @functools.wraps(fn)
+    def accelerated(*args: P.args, **kwargs: P.kwargs) -> T:
+        closed, arrays, rebuild = traced(fn, args, kwargs, method=method)
+        return rebuild(jaxpr_as_fun(closed)(*arrays))
+
+    return accelerated
+
+
+def traced(
+    fn: Callable[..., T], args: Any, kwargs: Any, *, method: str
+) -> tuple[ClosedJaxpr, list[Any], Callable[[list[Any]], T]]:
+    """The program of a call of ``fn``, swapped; its operands; and its results from the program's."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+    results: list[Any] = []
+
+    def flat(*arrays: Any) -> list[Any]:
+        filled = list(leaves)
+        for i, array in zip(at, arrays, strict=True):
+            filled[i] = array
+        args, kwargs = jax.tree.unflatten(tree, filled)
+        results[:] = jax.tree.flatten(fn(*args, **kwargs))
+        return [leaf for leaf in results[0] if _is_array(leaf)]
+
+    arrays = [leaves[i] for i in at]
+    closed = swap(
+        jax.make_jaxpr(flat)(*arrays), lax.conv_general_dilated_p, conv_p, method=method
+    )
+    # Tracers must not outlive the trace; what is not an array is a result as it stands.
+    out_tree = results[1]
+    kept = [None if _is_array(leaf) else (leaf,) for leaf in results[0]]
+    results.clear()
+
+    def rebuild(values: list[Any]) -> T:
+        rest = iter(values)
+        return jax.tree.unflatten(out_tree, [leaf[0] if leaf else next(rest) for leaf in kept])
+
+    return closed, arrays, rebuild
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))

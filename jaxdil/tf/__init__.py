@@ -1,0 +1,47 @@
+"""Twins of ``tf.nn``: TensorFlow's names, argument order, defaults and numbers, on JAX arrays.
+
+    import jaxdil.tf as nn          # instead of tf.nn, and nothing else changes
+
+A twin gives TensorFlow 2.21's numbers, also where they surprise (`depthwise_conv2d` with a stride
+and a rate above 1). It raises where TensorFlow returns garbage or ends the process, and computes
+where only a kernel is missing there. Strings are taken in any case, fractions never.
+"""
+
+from jaxdil.tf._conv import (
+    atrous_conv2d,
+    conv1d,
+    conv2d,
+    conv3d,
+    convolution,
+)
+from jaxdil.tf._depthwise import depthwise_conv2d, separable_conv2d
+from jaxdil.tf._space_to_batch import (
+    batch_to_space_nd,
+    required_space_to_batch_paddings,
+    space_to_batch_nd,
+    with_space_to_batch,
+)
+from jaxdil.tf._transpose import (
+    atrous_conv2d_transpose,
+    conv1d_transpose,
+    conv2d_transpose,
+    conv3d_transpose,
+)
+
+__all__ = [
+    "atrous_conv2d",
+    "atrous_conv2d_transpose",
+    "batch_to_space_nd",
+    "conv1d",
+    "conv1d_transpose",
+    "conv2d",
+    "conv2d_transpose",
+    "conv3d",
+    "conv3d_transpose",
+    "convolution",
+    "depthwise_conv2d",
+    "required_space_to_batch_paddings",
+    "separable_conv2d",
+    "space_to_batch_nd",
+    "with_space_to_batch",
+]

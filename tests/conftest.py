@@ -1,0 +1,50 @@
+"""What holds in every test: strict JAX, eight devices, reproducible random cases."""
+
+import os
+
+# Read when JAX starts its backend, so before anything imports it.
+os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jax
+import pytest
+
+# Strict: the library may neither promote a dtype nor broadcast a rank without saying so.
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+}
+USER = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+
+# One profile everywhere: the cases are derived from the test, not from a clock, so that what fails
+# in one place fails in every other. No deadline, because the first case of a shape compiles.
+hypothesis.settings.register_profile(
+    "jaxdil", derandomize=True, deadline=None, print_blob=True, database=None
+)
+hypothesis.settings.load_profile("jaxdil")
+
+
+def configure(values):
+    """Set options of JAX."""
+    for name, value in values.items():
+        jax.config.update(name, value)
+
+
+configure(STRICT)
+
+
+@pytest.fixture
+def user_defaults():
+    """JAX as a user finds it, for examples whose output is printed on a page."""
+    configure(USER)
+    yield
+    configure(STRICT)
