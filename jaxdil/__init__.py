@@ -1,9 +1,19 @@
 """jaxdil: dilated, depthwise, separable, grouped and transposed convolution for JAX."""
 
-from jaxdil._adjoint import conv_input_grad, conv_kernel_grad, conv_transpose
-from jaxdil._conv import conv, conv_general_dilated, depthwise_conv, separable_conv
+from jaxdil import reference, tf
+from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
+from jaxdil._conv import conv, conv_general_dilated
+from jaxdil._depthwise import depthwise_conv, separable_conv
 from jaxdil._errors import MethodError
-from jaxdil._explain import explain
+from jaxdil._explain import Explanation, Row, explain
+from jaxdil._receptive_field import receptive_field
+from jaxdil._resample import (
+    batch_to_space,
+    depth_to_space,
+    space_to_batch,
+    space_to_batch_paddings,
+    space_to_depth,
+)
 from jaxdil._shapes import (
     conv_output_shape,
     conv_transpose_output_shape,
@@ -12,3 +22,34 @@ from jaxdil._shapes import (
     resolve_padding,
 )
 from jaxdil._transform import accelerate
+from jaxdil._transpose import conv_transpose
+from jaxdil._with_space_to_batch import with_space_to_batch
+
+__all__ = [
+    "Explanation",
+    "MethodError",
+    "Row",
+    "accelerate",
+    "batch_to_space",
+    "conv",
+    "conv_general_dilated",
+    "conv_input_grad",
+    "conv_kernel_grad",
+    "conv_output_shape",
+    "conv_transpose",
+    "conv_transpose_output_shape",
+    "depth_to_space",
+    "depthwise_conv",
+    "dilate_kernel",
+    "effective_kernel_size",
+    "explain",
+    "receptive_field",
+    "reference",
+    "resolve_padding",
+    "separable_conv",
+    "space_to_batch",
+    "space_to_batch_paddings",
+    "space_to_depth",
+    "tf",
+    "with_space_to_batch",
+]

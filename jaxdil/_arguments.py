@@ -1,4 +1,4 @@
-"""What users pass, checked and made canonical: integers, padding, layout. Every refusal is worded here.
+"""What users pass, checked and made canonical: integers, padding, layout.
 
 An error names the function and the argument, what came, what is needed and what to do instead.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,8 @@ DataFormat: TypeAlias = str | tuple[str, str, str] | lax.ConvDimensionNumbers | 
 PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL")
 
 
-# --- integers ----------------------------------------------------------------------------------------
+# --- integers
+# ----------------------------------------------------------------------------------------
 
 
 def integer(where: str, name: str, value: Any, *, least: int | None = None) -> int:
@@ -78,7 +79,8 @@ def integers(where: str, name: str, value: Any, rank: int, *, least: int = 1) ->
     return (integer(where, name, value, least=least),) * rank
 
 
-# --- padding -----------------------------------------------------------------------------------------
+# --- padding
+# -----------------------------------------------------------------------------------------
 
 
 def paddings(
@@ -117,9 +119,7 @@ def per_axis(where: str, padding: Any, rank: int) -> list[Any]:
     return list(padding)
 
 
-def axis_padding(
-    where: str, entry: Any, extent: int, k_eff: int, stride: int
-) -> tuple[int, int]:
+def axis_padding(where: str, entry: Any, extent: int, k_eff: int, stride: int) -> tuple[int, int]:
     """(lo, hi) of one axis, from a name, an int or a pair."""
     if isinstance(entry, str):
         name = entry.upper()
@@ -129,7 +129,7 @@ def axis_padding(
                 error(
                     where,
                     f"padding must be one of {names}, got {entry!r}",
-                    "Or pass an int, an int for each axis, or a pair (before, after) for each axis.",
+                    "Or pass an int, or for each axis an int or a pair (before, after).",
                 )
             )
         return _geometry.string_padding(name, extent, k_eff, stride)
@@ -144,7 +144,8 @@ def axis_padding(
     return both, both
 
 
-# --- layout ------------------------------------------------------------------------------------------
+# --- layout
+# ------------------------------------------------------------------------------------------
 
 
 class Layout(NamedTuple):
@@ -194,7 +195,12 @@ class Layout(NamedTuple):
 
 
 def layout(
-    where: str, x_shape: Sequence[int], w_shape: Sequence[int], data_format: Any, *, x_name: str = "x"
+    where: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    data_format: Any,
+    *,
+    x_name: str = "x",
 ) -> Layout:
     """The order of axes, from a name, from letters or from explicit dimension numbers.
 
@@ -202,7 +208,7 @@ def layout(
     kernel is then (*K, I, O). A name takes x with one batch axis or none. Letters also say how many
     axes are spatial, so x may have any number of leading batch axes in place of N.
     """
-    if isinstance(data_format, tuple) and not isinstance(data_format, str):
+    if isinstance(data_format, tuple):
         return _explicit(where, x_shape, w_shape, data_format)
     rank = len(w_shape) - 2
     if rank < 0:
@@ -249,8 +255,8 @@ def _channels_first(
         raise ValueError(
             error(
                 where,
-                "data_format must be 'channels_last', 'channels_first', or letters such as 'NHWC' or "
-                f"'NCHW' (N first, C second or last), got {data_format!r}",
+                "data_format must be 'channels_last', 'channels_first', or letters such as 'NHWC' "
+                f"or 'NCHW' (N first, C second or last), got {data_format!r}",
                 "For any other order pass three strings, such as ('HWNC', 'HWIO', 'HWNC').",
             )
         )
@@ -279,11 +285,14 @@ def _explicit(
     try:
         resolved = lax.conv_dimension_numbers(tuple(x_shape), tuple(w_shape), numbers)
     except (TypeError, ValueError) as reason:
-        raise ValueError(error(where, f"data_format {numbers!r} is not usable: {reason}")) from reason
+        raise ValueError(
+            error(where, f"data_format {numbers!r} is not usable: {reason}")
+        ) from reason
     return Layout(resolved, None)
 
 
-# --- arrays ------------------------------------------------------------------------------------------
+# --- arrays
+# ------------------------------------------------------------------------------------------
 
 
 def check_arrays(where: str, **arrays: Any) -> None:
@@ -298,9 +307,7 @@ def check_arrays(where: str, **arrays: Any) -> None:
                 )
             )
         if not jnp.issubdtype(value.dtype, jnp.number):
-            raise TypeError(
-                error(where, f"{name} must hold numbers, got dtype {value.dtype}")
-            )
+            raise TypeError(error(where, f"{name} must hold numbers, got dtype {value.dtype}"))
     dtypes = {name: value.dtype for name, value in arrays.items()}
     if len(set(dtypes.values())) > 1:
         named = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())

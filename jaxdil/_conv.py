@@ -1,4 +1,4 @@
-"""The convolutions: arguments checked, made lax's, and bound to conv_p.
+"""The convolution: arguments checked, made lax's, and bound to conv_p.
 
     y[n, p, o] = sum_{t, i}  x[n, s p + d t - lo, g I + i]  w[t, i, o]        g = o // (O / G)
 
@@ -18,10 +18,9 @@ from jaxtyping import Array, Num
 from jaxdil import _arguments, _window
 from jaxdil._arguments import DataFormat, Ints, Padding
 from jaxdil._dispatch import check_pin
-from jaxdil._errors import error
 from jaxdil._primitive import convolution
 
-__all__ = ["conv", "conv_general_dilated", "depthwise_conv", "separable_conv"]
+__all__ = ["bind", "conv", "conv_general_dilated"]
 
 
 def conv(
@@ -40,44 +39,47 @@ def conv(
 ) -> Num[Array, "..."]:
     """Dilated, strided, grouped convolution over any number of spatial axes.
 
-    ``y[n, p, o] = sum_{t, i} x[n, s p + d t - lo, g I + i] w[t, i, o]``, with ``g = o // (O / groups)``:
-    cross-correlation, as everywhere in the field. Stride and dilation may both exceed 1, each axis for
-    itself, and mean what ``lax``, PyTorch and ``tf.nn.conv2d`` mean.
+    ``y[n, p, o] = sum_{t, i} x[n, s p + d t - lo, g I + i] w[t, i, o]``, with ``g = o // (O /
+    groups)``: cross-correlation, as everywhere in the field. Stride and dilation may both exceed 1,
+    each axis for itself, and mean what ``lax``, PyTorch and ``tf.nn.conv2d`` mean.
 
     Args:
-      x: input (N, *S, C); without N too. With the layout in letters (``data_format="NHWC"``) any number
-        of batch axes may stand in place of N.
+      x: input (N, *S, C); without N too. With the layout in letters (``data_format="NHWC"``) any
+        number of batch axes may stand in place of N.
       w: kernel (*K, I, O) with I = C / groups.
       stride: samples between neighbouring outputs, >= 1.
       dilation: samples between neighbouring taps of the kernel (the rate), >= 1.
-      input_dilation: spacing of the samples of x; values > 1 insert zeros between them, as a transposed
-        convolution does.
-      padding: samples added before and after: "VALID" (none), "SAME" (ceil(n / stride) outputs, an odd
-        sample at the end), "SAME_LOWER" (at the start), "CAUSAL" (all at the start, so that no output
-        reads ahead), "FULL" (every overlap), an int, or one entry an axis, each a name, an int or a pair
-        (before, after). Negative entries crop. Strings in any case.
+      input_dilation: spacing of the samples of x; values > 1 insert zeros between them, as a
+        transposed convolution does.
+      padding: samples added before and after: "VALID" (none), "SAME" (ceil(n / stride) outputs, an
+        odd sample at the end), "SAME_LOWER" (at the start), "CAUSAL" (all at the start, so that no
+        output reads ahead), "FULL" (every overlap), an int, or one entry an axis, each a name, an
+        int or a pair (before, after). Negative entries crop. Strings in any case.
       groups: number of blocks of channels convolved separately; divides C and O.
-      data_format: order of the axes of x and y: "channels_last" (the default), "channels_first", letters
-        ("NHWC", "NCHW", "NWC", ...), or three strings as for ``lax`` (then w is in the given order too).
+      data_format: order of the axes of x and y: "channels_last" (the default), "channels_first",
+        letters ("NHWC", "NCHW", "NWC", ...), or three strings as for ``lax`` (then w is in the
+        given order too).
       precision: as in ``lax.conv_general_dilated``.
       preferred_element_type: dtype to accumulate in and return, as in ``lax``.
       method: "auto" (the fastest known), or the name of a formulation: "xla", "taps", "phases",
-        "correlate", "space_to_batch". A pinned method serves or raises; with " or auto" after its name it
-        serves or leaves the choice open. Its derivatives take the same method where it can serve them.
+        "correlate", "space_to_batch". A pinned method serves or raises; with " or auto" after its
+        name it serves or leaves the choice open. Its derivatives take the same method where it can
+        serve them.
 
     Returns:
       y (N, *P, O), P = floor((n_eff + lo + hi - k_eff) / stride) + 1 on each axis, with
       k_eff = dilation (k - 1) + 1 and n_eff = input_dilation (n - 1) + 1.
 
     Raises:
-      ValueError: if sizes do not fit: a kernel larger than the padded input (never an empty result),
-        channels that do not match, a wrong number of axes, a stride or dilation below 1.
+      ValueError: if sizes do not fit: a kernel larger than the padded input (never an empty
+        result), channels that do not match, a wrong number of axes, a stride or dilation below 1.
       TypeError: for integers that are not, arrays that are not, and two dtypes at once.
       MethodError: if a pinned method cannot serve.
 
     Cost: ``2 N prod(P) prod(K) I O`` floating-point operations.
 
-    Source: Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, arXiv:1511.07122.
+    Source: Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions,
+      arXiv:1511.07122.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(7.0).reshape(1, 7, 1)
@@ -87,7 +89,7 @@ def conv(
     """
     where = "conv"
     _arguments.check_arrays(where, x=x, w=w)
-    return _bind(
+    return bind(
         where,
         x,
         w,
@@ -100,149 +102,6 @@ def conv(
         precision=precision,
         preferred_element_type=preferred_element_type,
         method=method,
-    )
-
-
-def depthwise_conv(
-    x: Num[Array, "..."],
-    w: Num[Array, "*K C M"],
-    *,
-    stride: Ints = 1,
-    dilation: Ints = 1,
-    padding: Padding = "SAME",
-    data_format: DataFormat = None,
-    precision: lax.PrecisionLike = None,
-    preferred_element_type: DTypeLike | None = None,
-    method: str = "auto",
-) -> Num[Array, "..."]:
-    """Convolution of each channel with kernels of its own.
-
-    ``y[n, p, c M + m] = sum_t x[n, s p + d t - lo, c] w[t, c, m]``. Stride and dilation together give the
-    uniform answer of ``lax``, PyTorch and Keras; ``tf.nn.depthwise_conv2d`` means something else there
-    (``jaxdil.tf.depthwise_conv2d`` has it).
-
-    Args:
-      x: input (N, *S, C), as in `conv`.
-      w: kernel (*K, C, M), M the channel multiplier.
-      stride: samples between neighbouring outputs, >= 1.
-      dilation: samples between neighbouring taps, >= 1.
-      padding: as in `conv`.
-      data_format: a name or letters, as in `conv`.
-      precision: as in `conv`.
-      preferred_element_type: as in `conv`.
-      method: as in `conv`.
-
-    Returns:
-      y (N, *P, C M).
-
-    Raises:
-      ValueError: as `conv`, and if w does not have one entry a channel of x.
-      TypeError: as `conv`.
-      MethodError: if a pinned method cannot serve.
-
-    Cost: ``2 N prod(P) prod(K) C M`` floating-point operations, a C-th of a dense kernel's.
-
-    Source: Chollet, Xception, arXiv:1610.02357; Howard et al., MobileNets, arXiv:1704.04861.
-
-    >>> import jax.numpy as jnp
-    >>> x = jnp.ones((1, 5, 5, 2))
-    >>> w = jnp.ones((3, 3, 2, 4))
-    >>> jaxdil.depthwise_conv(x, w, stride=2, dilation=2).shape
-    (1, 3, 3, 8)
-    """
-    where = "depthwise_conv"
-    _arguments.check_arrays(where, x=x, w=w)
-    w, groups = _grouped(where, x, w, data_format)
-    return _bind(
-        where,
-        x,
-        w,
-        stride=stride,
-        dilation=dilation,
-        padding=padding,
-        groups=groups,
-        data_format=data_format,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        method=method,
-    )
-
-
-def separable_conv(
-    x: Num[Array, "..."],
-    depthwise_w: Num[Array, "*K C M"],
-    pointwise_w: Num[Array, "..."],
-    *,
-    stride: Ints = 1,
-    dilation: Ints = 1,
-    padding: Padding = "SAME",
-    data_format: DataFormat = None,
-    precision: lax.PrecisionLike = None,
-    preferred_element_type: DTypeLike | None = None,
-    method: str = "auto",
-) -> Num[Array, "..."]:
-    """A depthwise convolution followed by a 1x1 convolution that mixes its channels.
-
-    ``y = sum_q (depthwise_conv(x, depthwise_w))[..., q] pointwise_w[q, o]``.
-
-    Args:
-      x: input (N, *S, C), as in `conv`.
-      depthwise_w: kernel (*K, C, M).
-      pointwise_w: kernel (1, ..., 1, C M, O), or (C M, O).
-      stride: of the depthwise part.
-      dilation: of the depthwise part.
-      padding: of the depthwise part, as in `conv`.
-      data_format: a name or letters, as in `conv`.
-      precision: as in `conv`.
-      preferred_element_type: as in `conv`, for both parts.
-      method: as in `conv`, for the depthwise part; the pointwise one is always chosen.
-
-    Returns:
-      y (N, *P, O).
-
-    Raises:
-      ValueError: as `depthwise_conv`, and if pointwise_w is not 1x1 or does not take C M channels.
-      TypeError: as `conv`.
-      MethodError: if a pinned method cannot serve.
-
-    Cost: ``2 N prod(P) C M (prod(K) + O)`` floating-point operations.
-
-    Source: Chollet, Xception, arXiv:1610.02357.
-
-    >>> import jax.numpy as jnp
-    >>> x = jnp.ones((1, 5, 5, 2))
-    >>> jaxdil.separable_conv(x, jnp.ones((3, 3, 2, 1)), jnp.ones((2, 6))).shape
-    (1, 5, 5, 6)
-    """
-    where = "separable_conv"
-    _arguments.check_arrays(where, x=x, depthwise_w=depthwise_w, pointwise_w=pointwise_w)
-    w, groups = _grouped(where, x, depthwise_w, data_format)
-    rank, mixed = w.ndim - 2, w.shape[-1]
-    if pointwise_w.shape not in ((mixed, pointwise_w.shape[-1]), (*(1,) * rank, mixed, pointwise_w.shape[-1])):
-        raise ValueError(
-            error(
-                where,
-                f"pointwise_w must be ({'1, ' * rank}{mixed}, O) or ({mixed}, O), got {pointwise_w.shape}",
-                f"depthwise_w {depthwise_w.shape} makes {mixed} channels (C * M) for it to mix.",
-            )
-        )
-    y = _bind(
-        where,
-        x,
-        w,
-        stride=stride,
-        dilation=dilation,
-        padding=padding,
-        groups=groups,
-        data_format=data_format,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        method=method,
-    )
-    pointwise_w = jnp.reshape(pointwise_w, (*(1,) * rank, mixed, -1)).astype(y.dtype)
-    return _bind(
-        where, y, pointwise_w, data_format=data_format, precision=precision, padding="VALID",
-        preferred_element_type=preferred_element_type,
     )
 
 
@@ -264,9 +123,9 @@ def conv_general_dilated(
 ) -> Num[Array, "..."]:
     """``lax.conv_general_dilated``, argument for argument, by the fastest known method.
 
-    It can be put wherever lax's function stands, such as the ``conv_general_dilated=`` field of Flax's
-    layers. It accepts, returns and refuses what lax does, an empty result included; the stricter checks
-    belong to `conv`.
+    It can be put wherever lax's function stands, such as the ``conv_general_dilated=`` field of
+    Flax's layers. It accepts, returns and refuses what lax does, an empty result included; the
+    stricter checks belong to `conv`.
 
     Args:
       lhs: input, axes in the order of dimension_numbers (NCHW if None).
@@ -314,34 +173,7 @@ def conv_general_dilated(
     )
 
 
-def _grouped(where: str, x: jax.Array, w: jax.Array, data_format: Any) -> tuple[jax.Array, int]:
-    """A depthwise kernel (*K, C, M) as a grouped one (*K, 1, C M), and the number of groups."""
-    if isinstance(data_format, tuple):
-        raise ValueError(
-            error(
-                where,
-                f"data_format must be a name or letters, got {data_format!r}",
-                "Explicit dimension numbers order a kernel (*K, I, O): call jaxdil.conv with groups=C.",
-            )
-        )
-    channels = _arguments.layout(where, x.shape, w.shape, data_format)
-    axis = channels.numbers.lhs_spec[1] - (len(channels.numbers.lhs_spec) - x.ndim)
-    if w.shape[-2] != x.shape[axis]:
-        lax_order = w.shape[-2] == 1 and w.shape[-1] % max(x.shape[axis], 1) == 0
-        raise ValueError(
-            error(
-                where,
-                f"w must be (*K, C, M) with C = {x.shape[axis]}, the channels of x, got {w.shape}",
-                f"x has shape {x.shape}; M is the channel multiplier.",
-                "w is in lax's order (*K, 1, C * M): reshape it to (*K, C, M)."
-                if lax_order
-                else "For a dense kernel (*K, I, O) call jaxdil.conv.",
-            )
-        )
-    return jnp.reshape(w, (*w.shape[:-2], 1, -1)), x.shape[axis]
-
-
-def _bind(
+def bind(
     where: str,
     x: jax.Array,
     w: jax.Array,
@@ -356,7 +188,7 @@ def _bind(
     preferred_element_type: Any = None,
     method: str = "auto",
 ) -> jax.Array:
-    """Check what the functions above share, and bind conv_p."""
+    """What every convolution of this package does: check its arguments and bind conv_p."""
     check_pin(where, method)
     layout = _arguments.layout(where, x.shape, w.shape, data_format)
     x = layout.merge(x)

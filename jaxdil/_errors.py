@@ -1,7 +1,7 @@
 """The exceptions, and how a shape error is worded: who, what came, what is needed, what to do.
 
-Mistakes of the caller are ``ValueError`` (a value that cannot be) and ``TypeError`` (a kind of thing
-that cannot be). A method that cannot serve a convolution it was pinned to is a ``MethodError``.
+Mistakes of the caller are ``ValueError`` (a value that cannot be) and ``TypeError`` (a kind of
+thing that cannot be). A method that cannot serve what it was pinned to is a ``MethodError``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["MethodError", "error"]
 
 
 class MethodError(NotImplementedError):
-    """A pinned method cannot serve this convolution; the message gives the reason of each method."""
+    """A pinned method cannot serve this convolution; the message gives every reason."""
 
 
 def error(where: str, what: str, *details: str) -> str:

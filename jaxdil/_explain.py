@@ -1,10 +1,11 @@
-"""What would run: every convolution of a function, where it comes from, its size, its method and why."""
+"""What would run: each convolution of a function, where it stands, its size, its method and why."""
 
 from __future__ import annotations
 
 import functools
 import math
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from jaxdil._transform import traced
 
 __all__ = ["Explanation", "Row", "explain"]
 
-_OURS = tuple(str(pathlib.Path(module.__file__).parent) for module in (jax, _dispatch))
+_OURS = tuple(str(pathlib.Path(str(m.__file__)).parent) for m in (jax, _dispatch))
 
 
 class Row(NamedTuple):
@@ -62,15 +63,17 @@ class Explanation(tuple[Row, ...]):
 def explain(
     fn: Callable[..., Any], *, platform: str | None = None, gradients: bool = True
 ) -> Callable[..., Explanation]:
-    """A function that, called like ``fn``, tells each of its convolutions and the method it would get.
+    """A function, called like ``fn``, that lists its convolutions and the method each would get.
 
     Nothing is run: fn is traced, as `accelerate` does.
 
     Args:
       fn: any function that ``jax.jit`` could trace.
-      platform: "cpu", "cuda", "rocm" or "tpu", whether or not there is one; the default backend if None.
-      gradients: if fn contains no gradient itself, follow each convolution by the two that ``jax.grad``
-        would make of it, by input and by kernel. A function that is a gradient shows what it contains.
+      platform: "cpu", "cuda", "rocm" or "tpu", whether or not there is one; the default backend if
+        None.
+      gradients: if fn contains no gradient itself, follow each convolution by the two that
+        ``jax.grad`` would make of it, by input and by kernel. A function that is a gradient shows
+        what it contains.
 
     Returns:
       A function from the arguments of fn (arrays, or ``jax.ShapeDtypeStruct`` in their place) to an
@@ -91,39 +94,50 @@ def explain(
         closed, _, _ = traced(fn, args, kwargs, method="auto")
         on = platform or jax.default_backend()
         on = "cuda" if on == "gpu" else on
-        found = list(_convolutions(closed.jaxpr, 1))
+        found = list(_convolutions(closed.jaxpr))
+        derive = gradients and not any(each.is_transposed for each in found)
         rows = []
-        derive = gradients and not any(_is_transposed(eqn) for eqn, _ in found)
-        for eqn, times in found:
-            rows.append(_row(eqn, times, on))
+        for each in found:
+            row = _row(each, on)
+            rows.append(row)
             if derive:
-                rows.extend(
-                    _row(part, times, on)._replace(source=rows[-1].source, name=rows[-1].name)
-                    for part in _gradients(eqn)
-                )
+                rows += [
+                    _row(part, on)._replace(source=row.source, name=row.name, times=row.times)
+                    for part in _gradients(each.eqn)
+                ]
         return Explanation(rows)
 
     return explained
 
 
-def _convolutions(jaxpr: Jaxpr, times: int) -> Iterator[tuple[Any, int]]:
+class _Found(NamedTuple):
+    """An equation of conv_p, the scopes around it, outermost first, and how often it runs."""
+
+    eqn: Any
+    path: str
+    times: int
+
+    @property
+    def is_transposed(self) -> bool:
+        # What a checkpoint computes again on the way back is the forward pass once more.
+        return "transpose(" in self.path.rpartition("rematted_computation")[2]
+
+
+def _convolutions(jaxpr: Jaxpr, path: str = "", times: int = 1) -> Iterator[_Found]:
     for eqn in jaxpr.eqns:
+        here = f"{path}/{eqn.source_info.name_stack}"
         if eqn.primitive is conv_p:
-            yield eqn, times
+            yield _Found(eqn, here, times)
         trips = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         for value in eqn.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(inner, ClosedJaxpr):
-                    yield from _convolutions(inner.jaxpr, times * trips)
+                    yield from _convolutions(inner.jaxpr, here, times * trips)
                 elif isinstance(inner, Jaxpr):
-                    yield from _convolutions(inner, times * trips)
+                    yield from _convolutions(inner, here, times * trips)
 
 
-def _is_transposed(eqn: Any) -> bool:
-    return "transpose(" in str(eqn.source_info.name_stack)
-
-
-def _gradients(eqn: Any) -> list[Any]:
+def _gradients(eqn: Any) -> list[_Found]:
     """The convolutions that the gradients of one make."""
     x, w = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -134,27 +148,28 @@ def _gradients(eqn: Any) -> list[Any]:
         return jax.vjp(conv, x, w)[1](g)
 
     closed = jax.make_jaxpr(pullback)(x, w, jax.eval_shape(conv, x, w))
-    return [part for part, _ in _convolutions(closed.jaxpr, 1) if _is_transposed(part)]
+    return [part for part in _convolutions(closed.jaxpr) if part.is_transposed]
 
 
-def _role(eqn: Any) -> str:
-    if not _is_transposed(eqn):
+def _role(found: _Found) -> str:
+    if not found.is_transposed:
         return "forward"
     # The gradient by the kernel sums over the batch, which so changes places with the channels.
-    batch, channels = eqn.params["dimension_numbers"].lhs_spec[:2]
+    batch, channels = found.eqn.params["dimension_numbers"].lhs_spec[:2]
     return "kernel gradient" if batch > channels else "input gradient"
 
 
-def _row(eqn: Any, times: int, platform: str) -> Row:
+def _row(found: _Found, platform: str) -> Row:
+    eqn = found.eqn
     x, w, y = (v.aval for v in (*eqn.invars, *eqn.outvars))
     params = dict(eqn.params)
     choice = choice_of(x, w, y, params, platform)
     problem = _layout.problem_of(x, w, y, params)
     return Row(
         source=_source(eqn),
-        name=str(eqn.source_info.name_stack),
-        role=_role(eqn),
-        times=times,
+        name=_name(found.path),
+        role=_role(found),
+        times=found.times,
         x_shape=tuple(x.shape),
         w_shape=tuple(w.shape),
         y_shape=tuple(y.shape),
@@ -164,6 +179,14 @@ def _row(eqn: Any, times: int, platform: str) -> Row:
         because=choice.because,
         problem=problem,
     )
+
+
+def _name(path: str) -> str:
+    """The user's scopes in a path, without the transforms that JAX writes around them."""
+    plain = re.sub(
+        r"\b(jvp|transpose|vmap|remat|checkpoint|rematted_computation|jit)\b|[()]", "", path
+    )
+    return "/".join(part for part in plain.split("/") if part)
 
 
 def _source(eqn: Any) -> str:
@@ -178,10 +201,24 @@ def _source(eqn: Any) -> str:
 
 def _table(rows: Explanation) -> str:
     total = max(sum(row.times * row.flops for row in rows), 1)
-    head = ("source", "role", "x", "w", "y", "times", "MFLOP", "MB", "share", "method", "because")
+    head = (
+        "source",
+        "name",
+        "role",
+        "x",
+        "w",
+        "y",
+        "times",
+        "MFLOP",
+        "MB",
+        "share",
+        "method",
+        "because",
+    )
     lines = [
         (
             row.source,
+            row.name,
             row.role,
             *("x".join(map(str, shape)) for shape in (row.x_shape, row.w_shape, row.y_shape)),
             str(row.times),
@@ -193,9 +230,11 @@ def _table(rows: Explanation) -> str:
         )
         for row in rows
     ]
-    counts = {name: sum(row.method == name for row in rows) for name in sorted({r.method for r in rows})}
+    counts = {
+        name: sum(row.method == name for row in rows) for name in sorted({r.method for r in rows})
+    }
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    right = range(5, 9)
+    right = range(6, 10)
     text = [
         "  ".join(
             cell.rjust(width) if i in right else cell.ljust(width)

@@ -25,20 +25,20 @@ __all__ = [
 
 
 def dilated_size(n: int, dilation: int) -> int:
-    """Extent of ``n`` samples spread ``dilation`` apart: ``dilation * (n - 1) + 1``, or 0 if none."""
+    """Extent of ``n`` samples spread apart: ``dilation * (n - 1) + 1``, or 0 if there are none."""
     return dilation * (n - 1) + 1 if n else 0
 
 
 def output_size(
     n: int, k: int, *, stride: int, dilation: int, padding: tuple[int, int], input_dilation: int = 1
 ) -> int:
-    """Number of positions at which the dilated kernel lies wholly inside the padded input, every ``stride``."""
+    """Number of positions, ``stride`` apart, at which the kernel lies inside the padded input."""
     room = dilated_size(n, input_dilation) + sum(padding) - dilated_size(k, dilation)
     return max(room // stride + 1, 0)
 
 
 def string_padding(name: str, n: int, k_eff: int, stride: int) -> tuple[int, int]:
-    """Padding (lo, hi) of one axis by name, for ``n`` inputs and an effective kernel of ``k_eff``."""
+    """Padding (lo, hi) of one axis by name, for ``n`` inputs and a kernel that spans ``k_eff``."""
     match name:
         case "VALID":
             return 0, 0
@@ -46,7 +46,8 @@ def string_padding(name: str, n: int, k_eff: int, stride: int) -> tuple[int, int
             return k_eff - 1, 0
         case "FULL":
             return k_eff - 1, k_eff - 1
-    # SAME: ceil(n / stride) outputs. The odd sample goes to the end; SAME_LOWER puts it at the start.
+    # SAME: ceil(n / stride) outputs. The odd sample goes to the end; SAME_LOWER puts it at the
+    # start.
     total = max((-(-n // stride) - 1) * stride + k_eff - n, 0)
     half = total // 2
     return (half, total - half) if name == "SAME" else (total - half, half)
@@ -64,7 +65,8 @@ def crop_negative(n: int, input_dilation: int, lo: int, hi: int) -> tuple[int, i
     (2, 5, 1, 1)
     """
     first, last = max(-(lo // input_dilation), 0), max(-(hi // input_dilation), 0)
-    # A row that is cut away altogether has no samples left whose distance to the edge could be told.
+    # A row that is cut away altogether has no samples left whose distance to the edge could be
+    # told.
     if first + last >= n:
         return 0, 0, max(dilated_size(n, input_dilation) + lo + hi, 0), 0
     return first, n - last, lo + first * input_dilation, hi + last * input_dilation
@@ -73,13 +75,13 @@ def crop_negative(n: int, input_dilation: int, lo: int, hi: int) -> tuple[int, i
 class Phase(NamedTuple):
     """Outputs ``phase, phase + step, ...`` of one axis, which all read the same taps of the kernel.
 
-    Output ``phase + step * q`` is ``sum_u x[stride * q + dilation * u - lo] * w[tap + tap_step * u]``,
-    ``taps`` terms long: a convolution of the undilated input. No terms: the output is zero.
+    Output ``phase + step * q`` is ``sum_u x[stride * q + dilation * u - lo] * w[tap + tap_step *
+    u]``, ``taps`` terms long: a convolution of the undilated input. No terms: the output is zero.
     """
 
     phase: int
     step: int
-    count: int
+    outputs: int
     tap: int
     tap_step: int
     taps: int
@@ -93,8 +95,9 @@ def phases(
 ) -> list[Phase]:
     """The phases of one axis with input dilation ``a``: its outputs grouped by the taps they read.
 
-    Output p and tap t meet a sample only where ``stride p + dilation t - lo`` is a multiple of ``a``.
-    Along p that repeats every ``a / gcd(stride, a)``, along t every ``a / gcd(dilation, a)``.
+    Output p and tap t meet a sample only where ``stride p + dilation t - lo`` is a multiple of
+    ``a``. Along p that repeats every ``a / gcd(stride, a)``, along t every ``a / gcd(dilation,
+    a)``.
     """
     a = input_dilation
     step, tap_step = a // math.gcd(stride, a), a // math.gcd(dilation, a)
@@ -106,7 +109,7 @@ def phases(
             Phase(
                 phase=phase,
                 step=step,
-                count=-(-(positions - phase) // step),
+                outputs=-(-(positions - phase) // step),
                 tap=tap,
                 tap_step=tap_step,
                 taps=-(-(k - tap) // tap_step) if taps else 0,
@@ -139,7 +142,7 @@ def progressions(
     for phase in phases(
         k, positions, stride=stride, dilation=dilation, input_dilation=input_dilation, lo=lo
     ):
-        for q in range(phase.count):
+        for q in range(phase.outputs):
             # Samples j(u) = at + dilation u, wanted inside [0, n).
             at = phase.stride * q - phase.lo
             first = max(-(at // phase.dilation), 0)

@@ -6,6 +6,7 @@ lax describes an order of axes by three tuples: for x and y (batch, channels, *s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,12 +18,12 @@ from jaxdil._problem import Problem
 __all__ = ["canonical", "crop_negative", "original", "problem_of"]
 
 
-def _image(spec: tuple[int, ...]) -> tuple[int, ...]:
+def _image(spec: Sequence[int]) -> tuple[int, ...]:
     batch, channels, *spatial = spec
     return (batch, *spatial, channels)
 
 
-def _kernel(spec: tuple[int, ...]) -> tuple[int, ...]:
+def _kernel(spec: Sequence[int]) -> tuple[int, ...]:
     out, inner, *spatial = spec
     return (*spatial, inner, out)
 
@@ -53,12 +54,12 @@ def crop_negative(x: jax.Array, params: dict[str, Any]) -> tuple[jax.Array, dict
         return x, params
     padding = []
     spatial = params["dimension_numbers"].lhs_spec[2:]
-    for axis, dilation, (lo, hi) in zip(
+    for axis, dilation, pads in zip(
         spatial, params["lhs_dilation"], params["padding"], strict=True
     ):
-        start, stop, lo, hi = _geometry.crop_negative(x.shape[axis], dilation, int(lo), int(hi))
+        start, stop, *kept = _geometry.crop_negative(x.shape[axis], dilation, *map(int, pads))
         x = lax.slice_in_dim(x, start, stop, axis=axis)
-        padding.append((lo, hi))
+        padding.append(tuple(kept))
     return x, {**params, "padding": tuple(padding)}
 
 
@@ -70,7 +71,9 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
     numbers = params["dimension_numbers"]
     batch, *size, channels = (x.shape[axis] for axis in _image(numbers.lhs_spec))
     cropped = [
-        _geometry.crop_negative(n, a, int(lo), int(hi)) if min(lo, hi) < 0 else (0, n, int(lo), int(hi))
+        _geometry.crop_negative(n, a, int(lo), int(hi))
+        if min(lo, hi) < 0
+        else (0, n, int(lo), int(hi))
         for n, a, (lo, hi) in zip(size, params["lhs_dilation"], params["padding"], strict=True)
     ]
     *kernel, _, out_channels = (w.shape[axis] for axis in _kernel(numbers.rhs_spec))

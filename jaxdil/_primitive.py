@@ -5,8 +5,8 @@ A convolution is bilinear, and both its transposes are convolutions:
     <g, conv(dx, w)> = <conv_t(g, w), dx>      stride <-> input dilation, kernel flipped
     <g, conv(x, dw)> = <conv_k(x, g), dw>      stride <-> kernel dilation, groups -> batch groups
 
-so derivatives of every order stay in the family. lax already knows both, and how to batch them: each
-rule here traces lax's for the same parameters and binds conv_p in its place.
+so derivatives of every order stay in the family. lax already knows both, and how to batch them:
+each rule here traces lax's for the same parameters and binds conv_p in its place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxdil import _dispatch, _layout
 from jaxdil._errors import MethodError, error
+from jaxdil._methods import METHODS
 from jaxdil._swap import swap
 
 __all__ = ["choice_of", "conv_p", "convolution", "ours"]
@@ -52,20 +53,22 @@ def choice_of(
     """The method for an equation of conv_p on a platform, and why."""
     method = params["method"]
     if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
-        if method in _dispatch.METHODS and method != "xla":
+        if method in METHODS and method != "xla":
             raise MethodError(
-                error("jaxdil", f"method={method!r} needs sizes that are numbers, got {x.shape}, {w.shape}")
+                error(
+                    "jaxdil",
+                    f"method={method!r} needs sizes that are numbers, got {x.shape}, {w.shape}",
+                )
             )
         return _dispatch.Choice("xla", "sizes are symbols, known only when it runs")
-    return _dispatch.choose(
-        _layout.problem_of(x, w, y, params), pinned=method, platform=platform
-    )
+    return _dispatch.choose(_layout.problem_of(x, w, y, params), pinned=method, platform=platform)
 
 
-# --- rules -------------------------------------------------------------------------------------------
+# --- rules
+# -------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(**params: Any) -> Callable[..., jax.Array]:
     return jax.jit(functools.partial(conv_p.bind, **params))
 
@@ -124,7 +127,8 @@ def _lowering(platform: str | None) -> Any:
     return mlir.lower_fun(lowered, multiple_results=False)
 
 
-# --- registration ------------------------------------------------------------------------------------
+# --- registration
+# ------------------------------------------------------------------------------------
 
 conv_p.def_impl(_impl)
 conv_p.def_abstract_eval(_abstract)

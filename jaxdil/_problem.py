@@ -2,9 +2,10 @@
 
     y[n, p, o] = sum_{t, i}  x~[n, s p + d t - lo, g I + i]  w[t, i, o]        g = o // (O / G)
 
-with x~ the input, its samples spread ``input_dilation`` apart. Axes are channels last: x (N, *S, C),
-w (*K, I, O), y (N, *P, O), C = G I. With batch groups B the batch, not the channels, is what is split:
-output channel o reads batch block ``o // (O / B)``, and y has N / B rows. Only kernel gradients have that.
+with x~ the input, its samples spread ``input_dilation`` apart. Axes are channels last: x (N, *S,
+C), w (*K, I, O), y (N, *P, O), C = G I. With batch groups B the batch, not the channels, is what is
+split: output channel o reads batch block ``o // (O / B)``, and y has N / B rows. Only kernel
+  gradients have that.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ class Problem:
         return tuple(
             _geometry.output_size(n, k, stride=s, dilation=d, padding=p, input_dilation=a)
             for n, k, s, d, p, a in zip(
-                self.size, self.kernel, self.stride, self.dilation, self.padding, self.input_dilation,
+                self.size,
+                self.kernel,
+                self.stride,
+                self.dilation,
+                self.padding,
+                self.input_dilation,
                 strict=True,
             )
         )
@@ -105,11 +111,17 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions that touch a sample (inserted zeros and padding are not counted)."""
+        """Multiplications and additions that touch a sample, not an inserted zero or padding."""
         pairs = 1
         for n, k, p, s, d, (lo, _), a in zip(
-            self.size, self.kernel, self.positions, self.stride, self.dilation, self.padding,
-            self.input_dilation, strict=True,
+            self.size,
+            self.kernel,
+            self.positions,
+            self.stride,
+            self.dilation,
+            self.padding,
+            self.input_dilation,
+            strict=True,
         ):
             pairs *= _geometry.meetings(n, k, p, stride=s, dilation=d, lo=lo, input_dilation=a)
         each = 2 * self.group_channels * self.out_channels * (self.batch // self.batch_groups)

@@ -1,7 +1,7 @@
 """Every b-th sample of a space set aside, in the batch or in the channels, and put back.
 
-    space_to_batch   y[phase N + n, i, c] = x[n, b i + r - lo, c]      phase: r, row-major
-    space_to_depth   y[n, i, phase C + c] = x[n, b i + r, c]
+space_to_batch   y[phase N + n, i, c] = x[n, b i + r - lo, c]      phase: r, row-major
+space_to_depth   y[n, i, phase C + c] = x[n, b i + r, c]
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from jax import lax
 from jaxtyping import Array, Num
 
 from jaxdil import _arguments, _geometry, _window
-from jaxdil._adjoint import transposed_window
 from jaxdil._arguments import DataFormat, Ints, Padding
+from jaxdil._transpose import transposed_window
 
 __all__ = [
     "conv_output_shape",
@@ -52,9 +52,10 @@ def effective_kernel_size(kernel: Ints, *, dilation: Ints = 1) -> int | tuple[in
 
 
 def dilate_kernel(w: Num[Array, "..."], *, dilation: Ints) -> Num[Array, "..."]:
-    """The kernel with ``dilation - 1`` zeros between neighbouring taps: what a dilated kernel stands for.
+    """The kernel with ``dilation - 1`` zeros between neighbouring taps, which dilation stands for.
 
-    ``conv(x, w, dilation=d) == conv(x, dilate_kernel(w, dilation=d))``; the latter multiplies by zeros.
+    ``conv(x, w, dilation=d) == conv(x, dilate_kernel(w, dilation=d))``; the latter multiplies by
+    zeros.
 
     Args:
       w: kernel (*K, I, O). A plain matrix or row of taps may be passed as ``w[..., None, None]``.
@@ -88,7 +89,7 @@ def resolve_padding(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
 ) -> tuple[tuple[int, int], ...]:
-    """The samples (before, after) that `conv` adds on each axis for a padding, however it is written.
+    """The samples (before, after) that `conv` adds on each axis for a padding.
 
     SAME: ``total = max((ceil(n / s) - 1) s + k_eff - n, 0)``, of which ``total // 2`` before.
 
@@ -155,7 +156,9 @@ def conv_output_shape(
       ValueError: what `conv` raises for these shapes.
       TypeError: for integers that are not.
 
-    >>> jaxdil.conv_output_shape((1, 24, 24, 3), (4, 4, 3, 8), stride=4, dilation=3, padding="VALID")
+    >>> jaxdil.conv_output_shape(
+    ...     (1, 24, 24, 3), (4, 4, 3, 8), stride=4, dilation=3, padding="VALID"
+    ... )
     (1, 4, 4, 8)
     """
     where = "conv_output_shape"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
-from jax.extend import linear_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
 
 __all__ = ["swap"]

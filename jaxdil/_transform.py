@@ -24,16 +24,17 @@ T = TypeVar("T")
 def accelerate(fn: Callable[P, T], *, method: str = "auto") -> Callable[P, T]:
     """``fn`` with every convolution in it served by the fastest known method.
 
-    The result takes the arguments of ``fn`` and returns what it returns, to rounding. Convolutions are
-    found wherever they stand: in jit, scan, while, cond, remat and the bodies of custom rules, and in
-    whatever JAX itself builds of ``lax.conv_general_dilated``. Derivatives and batches of the result are
-    served likewise, and so are derivatives taken inside ``fn``; wrap the whole training step.
+    The result takes the arguments of ``fn`` and returns what it returns, to rounding. Convolutions
+    are found wherever they stand: in jit, scan, while, cond, remat and the bodies of custom rules,
+    and in whatever JAX itself builds of ``lax.conv_general_dilated``. Derivatives and batches of
+    the result are served likewise, and so are derivatives taken inside ``fn``; wrap the whole
+    training step.
 
     Args:
-      fn: any function that ``jax.jit`` could trace. Array arguments are traced; anything else (a bool, a
-        string, a function, None) is passed on as it is, and may decide what fn does.
-      method: for the convolutions of fn, as in `conv`: "auto", or a name, or a name with " or auto".
-        Those that jaxdil's own functions make keep the method they were given.
+      fn: any function that ``jax.jit`` could trace. Array arguments are traced; anything else (a
+        bool, a string, a function, None) is passed on as it is, and may decide what fn does.
+      method: for the convolutions of fn, as in `conv`: "auto", or a name, or a name with " or
+        auto". Those that jaxdil's own functions make keep the method they were given.
 
     Returns:
       A function of the same signature. Outside of ``jax.jit`` it traces fn at each call; wrap it in
@@ -65,7 +66,7 @@ def accelerate(fn: Callable[P, T], *, method: str = "auto") -> Callable[P, T]:
 def traced(
     fn: Callable[..., T], args: Any, kwargs: Any, *, method: str
 ) -> tuple[ClosedJaxpr, list[Any], Callable[[list[Any]], T]]:
-    """The program of a call of ``fn``, swapped; its operands; and its results from the program's."""
+    """The program of a call of ``fn``, swapped; its operands; its results from the program's."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
     results: list[Any] = []
@@ -79,9 +80,7 @@ def traced(
         return [leaf for leaf in results[0] if _is_array(leaf)]
 
     arrays = [leaves[i] for i in at]
-    closed = swap(
-        jax.make_jaxpr(flat)(*arrays), lax.conv_general_dilated_p, conv_p, method=method
-    )
+    closed = swap(jax.make_jaxpr(flat)(*arrays), lax.conv_general_dilated_p, conv_p, method=method)
     # Tracers must not outlive the trace; what is not an array is a result as it stands.
     out_tree = results[1]
     kept = [None if _is_array(leaf) else (leaf,) for leaf in results[0]]

@@ -55,9 +55,7 @@ def forward(
     axes = {
         "stride": _arguments.integers(where, "stride", stride, layout.rank),
         "dilation": _arguments.integers(where, "dilation", dilation, layout.rank),
-        "input_dilation": _arguments.integers(
-            where, "input_dilation", input_dilation, layout.rank
-        ),
+        "input_dilation": _arguments.integers(where, "input_dilation", input_dilation, layout.rank),
     }
     pads = _arguments.paddings(where, padding, size=size, kernel=kernel, **axes)
     positions = _positions(where, padding, size=size, kernel=kernel, padding=pads, **axes)
@@ -82,7 +80,7 @@ def check_channels(where: str, channels: int, inner: int, outer: int, groups: in
         raise ValueError(
             error(
                 where,
-                f"groups must divide the output channels of w, got groups={groups} and {outer} channels",
+                f"groups must divide the {outer} output channels of w, got groups={groups}",
             )
         )
 
@@ -122,7 +120,7 @@ def _positions(
                     f"the kernel does not fit into the input on spatial axis {axis}: it spans "
                     f"{k_eff} samples ({k} taps at dilation {d}), the input has {extent} and with "
                     f"padding ({lo}, {hi}) {extent + lo + hi}",
-                    "Pad more (padding='SAME' keeps the size), or lower the dilation or the kernel.",
+                    "Pad more (padding='SAME' keeps the size), or dilate less.",
                 )
             )
         positions.append(count)

@@ -201,7 +201,8 @@ def run_doctests(path):
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report = []
     for test in doctests(path):
-        test.globs = dict(vars(importlib.import_module(import_path(path))))
+        # As a reader would have it: the module's own names, and the package by its name.
+        test.globs = {**vars(importlib.import_module(import_path(path))), "jaxdil": jaxdil}
         runner.run(test, out=report.append)
     return "".join(report)
 
@@ -255,8 +256,14 @@ LADDER = [
     {"_dispatch"},
     {"_primitive"},
     {"_arguments"},
-    {"_conv", "_resample"},
-    {"tf", "torch", "receptive_field", "_receptive_field", "_transform"},
+    {"_window"},
+    {"_conv", "_adjoint", "_resample"},
+    {"_depthwise", "_transpose", "_with_space_to_batch"},
+    {"_shapes"},
+    {"tf._arguments"},
+    {"tf._conv"},
+    {"tf._depthwise", "tf._transpose", "tf._space_to_batch"},
+    {"tf", "_receptive_field", "_transform"},
     {"_explain"},
     {"tuning", "sharding", "streaming", "plot"},
     {"__init__"},

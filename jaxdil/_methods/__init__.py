@@ -5,15 +5,16 @@ A method is a module with two functions:
     supports(problem, platform) -> str | None      why it cannot serve this problem there, or None
     apply(x, w, problem, conv) -> y                in canonical layout (see Problem)
 
-``conv(x, w, problem)`` gives a smaller convolution back to the dispatcher, which chooses a method for
-it in turn; ``phases`` and ``space_to_batch`` are made of such. A platform of None stands for any.
+``conv(x, w, problem)`` gives a smaller convolution back to the dispatcher, which chooses a method
+for it in turn; ``phases`` and ``space_to_batch`` are made of such. A platform of None stands for
+any.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -24,6 +25,7 @@ __all__ = ["METHODS", "Convolve", "Method", "load"]
 Convolve = Callable[[jax.Array, jax.Array, Problem], jax.Array]
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a module in this folder provides."""
 
@@ -39,4 +41,4 @@ METHODS = ("xla", "taps", "phases", "correlate", "space_to_batch")
 
 def load(name: str) -> Method:
     """The module of a method, imported when first asked for."""
-    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+    return importlib.import_module(f"{__name__}.{name}")

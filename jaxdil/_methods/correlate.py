@@ -2,15 +2,15 @@
 
     y[b, t, o] = sum_{n, p}  x[b, s t + d p - lo, n] w[p, n, o]
 
-That is what the gradient by the kernel is: ``x`` the input with batch and channels exchanged, ``w`` the
-cotangent, the forward's stride and dilation exchanged too, and groups become batch groups. Read the
-other way round it is a reduction over images, one for each of the few taps t, of two slices:
+That is what the gradient by the kernel is: ``x`` the input with batch and channels exchanged, ``w``
+the cotangent, the forward's stride and dilation exchanged too, and groups become batch groups. Read
+the other way round it is a reduction over images, one for each of the few taps t, of two slices:
 
     dense, grouped   one matrix product over (n, p) a tap, for all groups at once
     depthwise        all taps in one pass: products of slices, summed together
 
-Where the input is dilated (the forward was transposed), only every a-th position p meets a sample, and
-slices of both operands replace the zeros.
+Where the input is dilated (the forward was transposed), only every a-th position p meets a sample,
+and slices of both operands replace the zeros.
 """
 
 from __future__ import annotations
@@ -117,15 +117,26 @@ def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     zero = jnp.zeros((), dtype)
     x, w = x[..., 0], w[..., 0]
     x = lax.pad(
-        x, zero.astype(x.dtype),
-        [(0, 0, 0), *((lo, hi, a - 1) for (lo, hi), a in zip(problem.padding, problem.input_dilation, strict=True)), (0, 0, 0)],
+        x,
+        zero.astype(x.dtype),
+        [
+            (0, 0, 0),
+            *(
+                (lo, hi, a - 1)
+                for (lo, hi), a in zip(problem.padding, problem.input_dilation, strict=True)
+            ),
+            (0, 0, 0),
+        ],
     )
     x = lax.optimization_barrier(x)
     w = w.astype(dtype)
     terms = []
     for tap in itertools.product(*map(range, problem.positions)):
         start = [s * t for s, t in zip(problem.stride, tap, strict=True)]
-        stop = [b + d * (k - 1) + 1 for b, d, k in zip(start, problem.dilation, problem.kernel, strict=True)]
+        stop = [
+            b + d * (k - 1) + 1
+            for b, d, k in zip(start, problem.dilation, problem.kernel, strict=True)
+        ]
         window = lax.slice(
             x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *problem.dilation, 1)
         )

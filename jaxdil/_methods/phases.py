@@ -1,12 +1,12 @@
-"""A convolution of a dilated input without its zeros: one small convolution for each phase of the output.
+"""A convolution of a dilated input without its zeros, one phase of the output at a time.
 
     y[A q + r] = sum_u x[s' q + d' u - lo_r] w[t_r + a' u]        (see _geometry.phases)
 
-Transposed convolutions and the input gradients of strided ones arrive with samples spread a apart. An
-output meets only the taps that fall on a sample, 1 in a; outputs of one residue r meet the same ones,
-and together they are an ordinary convolution of the undilated input with every a'-th tap. Where all
-phases of an axis read the same samples (stride = kernel: patch embeddings, 2x2 up-convolutions) they
-become further output channels of a single convolution.
+Transposed convolutions and the input gradients of strided ones arrive with samples spread a apart.
+An output meets only the taps that fall on a sample, 1 in a; outputs of one residue r meet the same
+ones, and together they are an ordinary convolution of the undilated input with every a'-th tap.
+Where all phases of an axis read the same samples (stride = kernel: patch embeddings, 2x2
+up-convolutions) they become further output channels of a single convolution.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ def _axes(problem: Problem) -> list[list[Phase]]:
     return [
         phases_of(k, p, stride=s, dilation=d, input_dilation=a, lo=lo)
         for k, p, s, d, a, (lo, _) in zip(
-            problem.kernel, problem.positions, problem.stride, problem.dilation,
-            problem.input_dilation, problem.padding, strict=True,
+            problem.kernel,
+            problem.positions,
+            problem.stride,
+            problem.dilation,
+            problem.input_dilation,
+            problem.padding,
+            strict=True,
         )
     ]
 
@@ -60,20 +65,17 @@ def _joined(axis: list[Phase]) -> bool:
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Convolve phase by phase and interleave."""
-    rank = problem.rank
     # A joined axis is one entry that holds all its phases; another has one entry for each.
     entries = [[axis] if _joined(axis) else [[p] for p in axis] for axis in _axes(problem)]
     parts = [_part(x, w, problem, chosen, conv) for chosen in itertools.product(*entries)]
-    # Each part is (N, q1, q2, ..., O, r1, r2, ...); the last axis of entries varies fastest.
-    for i in reversed(range(rank)):
+    # Each part is (N, q1, r1, q2, r2, ..., O), so whole rows of channels are interleaved. The last
+    # axis # of entries varies fastest.
+    for i in reversed(range(problem.rank)):
         n = len(entries[i])
-        parts = [lax.concatenate(parts[j : j + n], rank + 2 + i) for j in range(0, len(parts), n)]
+        parts = [lax.concatenate(parts[j : j + n], 2 + 2 * i) for j in range(0, len(parts), n)]
     (y,) = parts
-    pairs = [axis for i in range(rank) for axis in (1 + i, rank + 2 + i)]
-    y = lax.transpose(y, (0, *pairs, rank + 1))
-    y = y.reshape(
-        y.shape[0], *(y.shape[1 + 2 * i] * y.shape[2 + 2 * i] for i in range(rank)), y.shape[-1]
-    )
+    merged = (y.shape[1 + 2 * i] * y.shape[2 + 2 * i] for i in range(problem.rank))
+    y = y.reshape(problem.batch, *merged, problem.out_channels)
     return lax.slice(y, (0,) * y.ndim, problem.y_shape)
 
 
@@ -84,13 +86,16 @@ def _part(
     chosen: tuple[list[Phase], ...],
     conv: Convolve,
 ) -> jax.Array:
-    """The outputs of one phase an axis, or of all phases of a joined axis: (N, *q, O, *r)."""
-    rank = problem.rank
+    """The outputs of one phase an axis, or of all phases of a joined axis: (N, q1, r1, ..., O)."""
+    rank, groups = problem.rank, problem.groups
     counts = [-(-p // axis[0].step) for p, axis in zip(problem.positions, chosen, strict=True)]
     together = [len(axis) for axis in chosen]
     if any(axis[0].taps == 0 for axis in chosen):
-        return jnp.zeros((problem.batch, *counts, problem.out_channels, *together), problem.out_dtype)
+        pairs = itertools.chain(*zip(counts, together, strict=True))
+        return jnp.zeros((problem.batch, *pairs, problem.out_channels), problem.out_dtype)
 
+    # Phases of joined axes become output channels: w (*K, I, G, o) -> (*U, I, G, r1, r2, ..., o).
+    w = w.reshape(*w.shape[:-1], groups, -1)
     sizes, paddings = [], []
     for i, (axis, count) in enumerate(zip(chosen, counts, strict=True)):
         first = axis[0]
@@ -104,9 +109,7 @@ def _part(
             lax.slice_in_dim(w, p.tap, p.tap + p.tap_step * (p.taps - 1) + 1, p.tap_step, axis=i)
             for p in axis
         ]
-        w = jnp.stack(taps, axis=-1)
-
-    # Phases of joined axes are further output channels, the slowest of them still the group.
+        w = jnp.stack(taps, axis=-2)
     w = w.reshape(*w.shape[: rank + 1], -1)
     y = conv(
         x,
@@ -121,4 +124,7 @@ def _part(
             input_dilation=(1,) * rank,
         ),
     )
-    return y.reshape(problem.batch, *counts, problem.out_channels, *together)
+    y = y.reshape(problem.batch, *counts, groups, *together, -1)
+    pairs = itertools.chain(*((1 + i, rank + 2 + i) for i in range(rank)))
+    y = lax.transpose(y, (0, *pairs, rank + 1, 2 * rank + 2))
+    return y.reshape(*y.shape[: 2 * rank + 1], problem.out_channels)

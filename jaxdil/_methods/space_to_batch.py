@@ -1,10 +1,11 @@
 """A dilated convolution as undilated ones on every d-th sample, the phases stacked into the batch.
 
-    y[s' q + r] = sum_t x[s r + d ((s / g) q + t) - lo] w[t]      g = gcd(s, d), s' = d / g, 0 <= r < s'
+    y[d' q + r] = sum_t x[s r + d (s' q + t) - lo] w[t]      d' = d / g, s' = s / g, g = gcd(s, d)
 
-Outputs of one residue r modulo d / g read one residue of the padded input modulo d, on which the kernel
-is dense. This is how TensorFlow dilates (``tf.space_to_batch``), here right for any stride and size.
-Costs two transposes of the image; earns them where a dilated window is slow and a dense one is not.
+Outputs of one residue r modulo d / g read one residue of the padded input modulo d, on which the
+kernel is dense. This is how TensorFlow dilates (``tf.space_to_batch``), here right for any stride
+and size. Costs two transposes of the image; earns them where a dilated window is slow and a dense
+one is not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "space_to_batch: the batch is split into groups; 'correlate' serves it"
     for s, d in zip(problem.stride, problem.dilation, strict=True):
         if s > 1 and d // math.gcd(s, d) > MOST_SLICES:
-            return f"space_to_batch: stride {s} and dilation {d} make more than {MOST_SLICES} phases"
+            return (
+                f"space_to_batch: stride {s} and dilation {d} make more than {MOST_SLICES} phases"
+            )
     return None
 
 
@@ -41,7 +44,9 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     # Pad before splitting. A phase of the padded row equals a padded phase only when the dilation
     # divides the left padding; with dilation 2 and padding 1 the two phases swap places.
     x = lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
+        x,
+        jnp.zeros((), x.dtype),
+        [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)],
     )
     counts, steps = [], []
     for i, (k, p, s, d) in enumerate(
@@ -53,7 +58,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         length = steps[-1] * (-(-p // counts[-1]) - 1) + k
         x = _split(x, 1 + 2 * i, counts[-1], length, stride=s, dilation=d)
 
-    # (N, r1, i1, r2, i2, ..., C) -> (r1, r2, ..., N, i1, i2, ..., C): TensorFlow's order of the batch.
+    # (N, r1, i1, r2, i2, ..., C) -> (r1, r2, ..., N, i1, i2, ..., C): TensorFlow's order of the
+    # batch.
     rank = problem.rank
     residues, samples = range(1, 2 * rank + 1, 2), range(2, 2 * rank + 2, 2)
     x = lax.transpose(x, (*residues, 0, *samples, 2 * rank + 1))
@@ -80,10 +86,14 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     return lax.slice(y, (0,) * y.ndim, problem.y_shape)
 
 
-def _split(x: jax.Array, axis: int, count: int, length: int, *, stride: int, dilation: int) -> jax.Array:
+def _split(
+    x: jax.Array, axis: int, count: int, length: int, *, stride: int, dilation: int
+) -> jax.Array:
     """Axis -> (count, length): row r holds the samples ``stride * r + dilation * i``."""
     if count == 1:
-        return jnp.expand_dims(lax.slice_in_dim(x, 0, dilation * (length - 1) + 1, dilation, axis), axis)
+        return jnp.expand_dims(
+            lax.slice_in_dim(x, 0, dilation * (length - 1) + 1, dilation, axis), axis
+        )
     if stride == 1:
         x = _fit(x, axis, length * dilation)
         x = x.reshape(*x.shape[:axis], length, dilation, *x.shape[axis + 1 :])
@@ -97,7 +107,7 @@ def _split(x: jax.Array, axis: int, count: int, length: int, *, stride: int, dil
 
 
 def _fit(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """The axis cut, or filled with zeros at its end, to ``size``: samples there reach no kept output."""
+    """The axis cut or zero-filled at its end to ``size``; samples there reach no kept output."""
     x = lax.slice_in_dim(x, 0, min(size, x.shape[axis]), axis=axis)
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (0, size - x.shape[axis], 0)

@@ -3,13 +3,14 @@
     y[n, p, o] = sum_t  x[n, s p + d t - lo, :] @ w[t, :, o]
 
 One multiply-add a tap where the kernel is depthwise or its groups are narrow, one matrix product a
-tap otherwise. No patch is ever written; the compiler makes one vectorised loop of the sum.
+tap otherwise. No patch is ever written: the compiler makes one vectorised loop of a depthwise sum.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,12 @@ from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
-# Slices written out in one sum; more taps than this run in a loop over chunks of that many. A sum of
-# hundreds of slices takes seconds to compile and spills every register.
+# Slices written out in one sum. A kernel of more taps runs in a loop over chunks of that many: a
+# sum of hundreds of slices takes seconds to compile and spills every register.
 UNROLL = 64
+
+# Input channels a group up to which they are multiplied one by one. Beyond, matrix products pay.
+NARROW = 8
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
@@ -36,76 +40,73 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
-    """The sum over taps."""
-    zero = jnp.zeros((), x.dtype)
-    x = lax.pad(x, zero, [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)])
+    """The sum over taps, chunk by chunk where there are many."""
+    pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), pads)
     # Left alone, XLA fuses the padding into the loop as a comparison and a select per load.
     x = lax.optimization_barrier(x)
     w = w.reshape(problem.taps, *w.shape[-2:])
-    offsets = np.stack(
-        [i.ravel() for i in np.indices(problem.kernel)], axis=-1
-    ).reshape(problem.taps, problem.rank) * np.asarray(problem.dilation, int)
+    taps = np.indices(problem.kernel).reshape(problem.rank, problem.taps).T
+    starts = taps * np.asarray(problem.dilation, np.int32)
 
-    product = _product(problem)
+    chunks = 0 if problem.taps <= 2 * UNROLL else problem.taps // UNROLL
+    looped = chunks * UNROLL
+    terms = [_term(x, starts[t].tolist(), w[t], problem) for t in range(looped, problem.taps)]
+    if looped:
+        kernels = w[:looped].reshape(chunks, UNROLL, *w.shape[1:])
+        table = jnp.asarray(starts[:looped].reshape(chunks, UNROLL, problem.rank), np.int32)
+
+        def add_chunk(y: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            table, kernels = chunk
+            chunk_terms = [_term(x, list(table[t]), kernels[t], problem) for t in range(UNROLL)]
+            return functools.reduce(jnp.add, chunk_terms, y), None
+
+        zero = jnp.zeros(problem.y_shape, problem.sum_dtype)
+        terms.append(lax.scan(add_chunk, zero, (table, kernels))[0])
+    return functools.reduce(jnp.add, terms).astype(problem.out_dtype)
+
+
+def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) -> jax.Array:
+    """One tap's part of y (N, *P, O): the slice that begins at ``start``, times its row (I, O)."""
     extent = [s * (p - 1) + 1 for s, p in zip(problem.stride, problem.positions, strict=True)]
-
-    def term(offset, kernel):
-        window = lax.dynamic_slice(
-            x, (0, *offset, 0), (problem.batch, *extent, problem.channels)
-        )
-        window = lax.slice(
-            window, (0,) * window.ndim, window.shape, (1, *problem.stride, 1)
-        )
-        return product(window, kernel)
-
-    def static_term(offset, kernel):
+    if all(isinstance(at, int) for at in start):
+        stop = [at + e for at, e in zip(start, extent, strict=True)]
         window = lax.slice(
             x,
-            (0, *map(int, offset), 0),
-            (problem.batch, *(int(o) + e for o, e in zip(offset, extent, strict=True)), problem.channels),
+            (0, *start, 0),
+            (problem.batch, *stop, problem.channels),
             (1, *problem.stride, 1),
         )
-        return product(window, kernel)
-
-    looped = 0 if problem.taps <= 2 * UNROLL else problem.taps // UNROLL
-    y = None
-    for t in range(looped * UNROLL, problem.taps):
-        part = static_term(offsets[t], w[t])
-        y = part if y is None else y + part
-    if looped:
-        tables = jnp.asarray(offsets[: looped * UNROLL].reshape(looped, UNROLL, problem.rank), np.int32)
-        kernels = w[: looped * UNROLL].reshape(looped, UNROLL, *w.shape[1:])
-
-        def step(y, chunk):
-            table, kernel = chunk
-            return functools.reduce(jnp.add, [term(tuple(table[t]), kernel[t]) for t in range(UNROLL)], y), None
-        if y is None:
-            y = jnp.zeros(problem.y_shape, problem.sum_dtype)
-        y, _ = lax.scan(step, y, (tables, kernels))
-    return y.reshape(problem.y_shape).astype(problem.out_dtype)
-
-
-def _product(problem: Problem):
-    """One tap's contribution (N, *P, O) from its slice (N, *P, C) and its kernel row (I, O)."""
-    dtype = problem.sum_dtype
-    groups, inner, outer = problem.groups, problem.group_channels, problem.out_channels
-    if problem.group_channels <= 8 and groups > 1:
-        def narrow(window, kernel):
-            window = window.astype(dtype).reshape(*window.shape[:-1], groups, inner, 1)
-            kernel = kernel.astype(dtype).reshape(inner, groups, outer // groups)
-            y = functools.reduce(jnp.add, [window[..., i, :] * kernel[i] for i in range(inner)])
-            return y.reshape(*y.shape[:-2], outer)
-        return narrow
-
-    def product(window, kernel):
-        if groups == 1:
-            return lax.dot_general(window, kernel, (((window.ndim - 1,), (0,)), ((), ())),
-                                   precision=problem.precision, preferred_element_type=dtype)
-        window = window.reshape(*window.shape[:-1], groups, inner)
-        kernel = kernel.reshape(inner, groups, outer // groups)
-        n = window.ndim
-        y = lax.dot_general(window, kernel, (((n - 1,), (0,)), ((n - 2,), (1,))),
-                            precision=problem.precision, preferred_element_type=dtype)
+    else:
+        window = lax.dynamic_slice(x, (0, *start, 0), (problem.batch, *extent, problem.channels))
+        window = lax.slice(window, (0,) * window.ndim, window.shape, (1, *problem.stride, 1))
+    groups, inner = problem.groups, problem.group_channels
+    if groups == 1:
+        return _product(window, row, ((window.ndim - 1,), (0,)), ((), ()), problem)
+    window = window.reshape(*window.shape[:-1], groups, inner)
+    row = row.reshape(inner, groups, -1)
+    if inner <= NARROW:
+        window, row = window.astype(problem.sum_dtype), row.astype(problem.sum_dtype)
+        y = functools.reduce(jnp.add, [_outer(window[..., i], row[i]) for i in range(inner)])
+    else:
+        last = window.ndim - 1
+        y = _product(window, row, ((last,), (0,)), ((last - 1,), (1,)), problem)
         y = jnp.moveaxis(y, 0, -2)
-        return y.reshape(*y.shape[:-2], outer)
-    return product
+    return y.reshape(problem.y_shape)
+
+
+def _outer(window: jax.Array, row: jax.Array) -> jax.Array:
+    """(..., G) and (G, o) -> (..., G, o)."""
+    shape = (*window.shape, row.shape[-1])
+    spread = lax.broadcast_in_dim(window, shape, tuple(range(window.ndim)))
+    return spread * lax.broadcast_in_dim(row, shape, (window.ndim - 1, window.ndim))
+
+
+def _product(a: jax.Array, b: jax.Array, contract: Any, batch: Any, problem: Problem) -> jax.Array:
+    return lax.dot_general(
+        a,
+        b,
+        (contract, batch),
+        precision=problem.precision,
+        preferred_element_type=problem.sum_dtype,
+    )

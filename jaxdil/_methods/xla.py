@@ -17,7 +17,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
-    """lax's convolution, channels last."""
+    """The convolution of lax, channels last."""
     last = problem.rank + 1
     spatial = tuple(range(1, last))
     return lax.conv_general_dilated(

@@ -13,8 +13,8 @@ import jax
 from jaxtyping import Array, Num
 
 from jaxdil import _arguments as _own
-from jaxdil import _conv
 from jaxdil._arguments import Ints
+from jaxdil._conv import conv
 from jaxdil._errors import error
 from jaxdil.tf import _arguments
 from jaxdil.tf._arguments import TfPadding, Window
@@ -272,7 +272,7 @@ def _dense(
     channels = window.channels(x.shape)
     count = _arguments.groups(where, channels, w.shape[-2], x=x_name, w="filters")
     window.check(where, x, w.shape, count)
-    return _conv.conv(
+    return conv(
         x,
         w,
         stride=window.stride,

@@ -2,8 +2,8 @@
 
     y[q] = sum_t x[(q mod r) + r (s (q div r) + t) - lo] w[t]     if any rate r > 1
 
-That is no formula of theirs but what comes of splitting by the rate before striding. Where the stride
-or the rate is 1, it is the convolution that jaxdil.depthwise_conv computes, and everybody else too.
+That is no formula of theirs but what comes of splitting by the rate before striding. Where the
+stride or the rate is 1, it is the convolution of jaxdil.depthwise_conv, and of everybody else.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Num
 
-from jaxdil import _conv, _resample
+from jaxdil import _resample
 from jaxdil._arguments import Ints
+from jaxdil._depthwise import depthwise_conv
 from jaxdil._errors import error
 from jaxdil.tf import _arguments
 from jaxdil.tf._arguments import TfPadding, Window
@@ -162,7 +163,7 @@ def _depthwise(where: str, window: Window, x: jax.Array, w: jax.Array, w_name: s
         )
     window.check(where, x, (*w.shape[:-2], 1, channels * w.shape[-1]), channels)
     if max(window.stride) == 1 or max(window.dilation) == 1:
-        return _conv.depthwise_conv(
+        return depthwise_conv(
             x,
             w,
             stride=window.stride,
@@ -183,7 +184,7 @@ def _depthwise(where: str, window: Window, x: jax.Array, w: jax.Array, w_name: s
     skip = 1 if window.first else 0  # the channels, which stand between the batch and the image
     blocks, none = (1,) * skip + window.dilation, ((0, 0),) * skip
     phases = _resample.space_to_batch(x, block_shape=blocks, paddings=none + pads)
-    y = _conv.depthwise_conv(
+    y = depthwise_conv(
         phases, w, stride=window.stride, padding="VALID", data_format=window.data_format
     )
     return _resample.batch_to_space(y, block_shape=blocks, crops=none + crops)

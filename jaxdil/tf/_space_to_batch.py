@@ -128,6 +128,9 @@ def required_space_to_batch_paddings(
     """
     where = "tf.required_space_to_batch_paddings"
     blocks = _blocks(where, "block_shape", block_shape)
+    if len(input_shape) != len(blocks):
+        what = "input_shape and block_shape must be equally long"
+        raise ValueError(error(where, f"{what}, got {len(input_shape)} and {len(blocks)}"))
     base = None
     if base_paddings is not None:
         base = _arguments.pairs(where, "base_paddings", base_paddings, len(blocks))

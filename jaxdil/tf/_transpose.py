@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Num
 
-from jaxdil import _adjoint
 from jaxdil import _arguments as _own
 from jaxdil._arguments import Ints
 from jaxdil._errors import error
+from jaxdil._transpose import conv_transpose
 from jaxdil.tf import _arguments
 from jaxdil.tf._arguments import TfPadding, Window
 
@@ -233,7 +233,7 @@ def _transpose(
             rule = f"convolution of {k} taps, stride {s}, dilation {d} and padding {pad!r}"
             more = f"Those are the sizes from which a {rule} makes the {n} of {x_name}."
             raise ValueError(error(where, what, more))
-    return _adjoint.conv_transpose(
+    return conv_transpose(
         x,
         w,
         stride=window.stride,

@@ -1,0 +1,1 @@
+"""What jaxdil is measured by: the demo, the cases, the runner and its results."""

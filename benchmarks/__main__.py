@@ -1,0 +1,139 @@
+"""``python -m benchmarks``: run, report, compare."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+_EPILOG = """\
+examples:
+  python -m benchmarks run                                 everything on the CPU, 20 minutes or more
+  python -m benchmarks run --cases 'mobilenet*,transposed' --modes fwd --seconds 0.2
+  python -m benchmarks run --device cuda --peers lax,torch
+  python -m benchmarks report                              the newest result -> docs/benchmarks.md
+  python -m benchmarks compare benchmarks/results/A.jsonl benchmarks/results/B.jsonl
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="How fast jaxdil is on this machine, beside lax and PyTorch.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser("run", help="measure, and write raw times to benchmarks/results/")
+    run.add_argument("--device", default="cpu", choices=("cpu", "cuda", "rocm", "tpu"))
+    run.add_argument(
+        "--peers", default="lax,torch", metavar="NAMES", help="of lax, torch (default: %(default)s)"
+    )
+    run.add_argument(
+        "--cases",
+        metavar="GLOBS",
+        help="comma-separated globs of case names or families (default: all)",
+    )
+    run.add_argument(
+        "--modes",
+        default="fwd,dx,dw",
+        help="of fwd, dx (gradient by the input), dw (by the kernel)",
+    )
+    run.add_argument(
+        "--methods",
+        default="all",
+        choices=("all", "auto"),
+        help="each method that can serve, or only the one chosen (default: %(default)s)",
+    )
+    run.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="of timing for each case and mode (default: %(default)s)",
+    )
+    run.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="the result (default: a new file)"
+    )
+    run.add_argument("--list", action="store_true", help="show the cases and stop")
+
+    report = commands.add_parser(
+        "report", help="make docs/benchmarks.md and its figures from results"
+    )
+    report.add_argument("results", nargs="*", type=pathlib.Path, metavar="RESULT",
+                        help="JSON lines of `run` (default: the newest)")  # fmt: skip
+    report.add_argument(
+        "--docs", type=pathlib.Path, metavar="FOLDER", help="where to write (default: docs/)"
+    )
+
+    compare = commands.add_parser("compare", help="auto's times in two results, as ratios")
+    compare.add_argument("a", type=pathlib.Path, metavar="A", help="the result before")
+    compare.add_argument("b", type=pathlib.Path, metavar="B", help="the result after")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(argv)
+    try:
+        {"run": _run, "report": _report, "compare": _compare}[options.command](options, argv[1:])
+    except (ValueError, FileNotFoundError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbenchmarks: interrupted; what was measured is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace, argv: list[str]) -> None:
+    if options.device != "cpu":
+        # So that PyTorch finds memory left on the same GPU. Read when JAX starts its backend.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from benchmarks import run
+    from benchmarks.case import MODES
+    from benchmarks.cases import select
+
+    cases = select(options.cases)
+    if options.list:
+        for case in cases:
+            print(f"{case.family:<10}  {case.name:<22}  {case.geometry:<58}  {case.source}")
+        return
+    modes = options.modes.split(",")
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        msg = f"--modes: {unknown[0]!r} is none of {', '.join(MODES)}"
+        raise ValueError(msg)
+    path = run.run(
+        cases,
+        device=options.device,
+        peers=options.peers.split(","),
+        modes=modes,
+        methods=options.methods,
+        seconds=options.seconds,
+        out=options.out,
+        arguments=argv,
+        ceiling_size=2048 if options.device == "cpu" else 8192,
+    )
+    print(f"written: {path}")
+
+
+def _report(options: argparse.Namespace, _: list[str]) -> None:
+    from benchmarks import report, results
+
+    paths = options.results or [results.newest()]
+    for path in report.write([results.load(p) for p in paths], docs=options.docs):
+        print(f"written: {path}")
+
+
+def _compare(options: argparse.Namespace, _: list[str]) -> None:
+    from benchmarks import compare, results
+
+    print(compare.text(results.load(options.a), results.load(options.b)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Where a measurement was made: device, versions, date, commit, and the machine's two ceilings."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+__all__ = ["ROOT", "ceilings", "commit", "cores", "find_device", "header"]
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCHEMA = 1
+
+
+def find_device(name: str) -> Any:
+    """The first device of a platform.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        msg = f"--device: JAX finds no {name} here ({str(error).splitlines()[0]})"
+        raise ValueError(msg) from error
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def commit() -> str:
+    """The commit that is checked out, with "-dirty" if the code differs from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "jaxdil", "benchmarks/*.py")
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def header(
+    device_name: str, device: Any, *, peers: dict[str, ModuleType], arguments: Sequence[str]
+) -> dict[str, Any]:
+    """The first record of a result, without the ceilings."""
+    return {
+        "kind": "header",
+        "schema": SCHEMA,
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "device": device_name,
+        "device_kind": device.device_kind,
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        **{name: module.version() for name, module in peers.items()},
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", "benchmarks", "run", *arguments]),
+    }
+
+
+def ceilings(
+    device_name: str, device: Any, dtypes: Sequence[str], peers: dict[str, ModuleType], *, size: int
+) -> dict[str, Any]:
+    """FLOP/s of a large matrix product in each dtype (the best library's), bytes/s of a copy.
+
+    Also how long a call takes that computes nothing: below that, only the calling is measured.
+    ``size`` is the side of the matrix; 8 times the bytes of one are copied.
+    """
+    products = {}
+    for dtype in dtypes:
+        a = jax.device_put(np.ones((size, size), jnp.dtype(dtype)), device)
+        own = 2 * size**3 / _median_time(lambda a: a @ a, a)
+        others = [peer.ceilings(size, dtype, device_name) for peer in peers.values()]
+        products[dtype] = max([own, *others])
+    big = jax.device_put(np.zeros(8 * size * size, np.float32), device)
+    copied = 2 * big.nbytes / _median_time(lambda a: -a, big)
+    nothing = _median_time(
+        lambda a: -a, jax.device_put(np.zeros(1, np.float32), device), repeats=100
+    )
+    return {"matmul_flops": products, "copy_bytes": copied, "call_s": nothing}
+
+
+def _median_time(fn: Callable[[Any], Any], a: Any, repeats: int = 5) -> float:
+    compiled = jax.jit(fn).lower(a).compile()
+    compiled(a).block_until_ready()
+    took = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        compiled(a).block_until_ready()
+        took.append(time.perf_counter() - started)
+    return statistics.median(took)
+
+
+def _cpu_model() -> str:
+    info = pathlib.Path("/proc/cpuinfo")
+    if sys.platform == "linux" and info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,115 @@
+"""Results as they lie in files, and the ratios that the report and the comparison are made of."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from benchmarks.case import FAMILIES, MODES
+
+__all__ = ["Record", "Result", "Row", "geometric_mean", "load", "newest", "rows"]
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+Record = dict[str, Any]
+
+
+class Result(NamedTuple):
+    """A file of JSON lines, read."""
+
+    path: pathlib.Path
+    header: Record
+    records: list[Record]
+
+
+class Row(NamedTuple):
+    """A case in a mode: its contenders by name, and what they share."""
+
+    case: str
+    family: str
+    mode: str
+    geometry: str
+    source: str
+    contenders: dict[str, Record]
+
+    def time(self, name: str) -> float | None:
+        """Median seconds of a contender, None if it was not timed."""
+        record = self.contenders.get(name)
+        return record["median"] if record is not None and record["status"] == "ok" else None
+
+    def speedup(self, over: str) -> float | None:
+        """How many times faster auto is than another; below 1 it loses."""
+        ours, theirs = self.time("auto"), self.time(over)
+        return theirs / ours if ours is not None and theirs is not None else None
+
+    @property
+    def method(self) -> str:
+        """What auto chose."""
+        return str(self.contenders.get("auto", {}).get("method") or "-")
+
+    @property
+    def best_other(self) -> tuple[str, float] | None:
+        """The fastest of jaxdil's methods that auto did not take, and its time."""
+        times = {
+            n: self.time(n) for n, r in self.contenders.items() if r.get("method") and n != "auto"
+        }
+        timed = {name: t for name, t in times.items() if t is not None}
+        return min(timed.items(), key=lambda item: item[1]) if timed else None
+
+
+def load(path: pathlib.Path) -> Result:
+    """Read a result.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is not a result.
+    """
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            msg = f"{path}, line {number}: not JSON ({error.msg}); a result is what `run` writes"
+            raise ValueError(msg) from error
+    if not records or records[0].get("kind") != "header":
+        msg = f"{path}: no header record; a result is what `run` writes"
+        raise ValueError(msg)
+    return Result(path, records[0], [r for r in records[1:] if r["kind"] == "result"])
+
+
+def newest() -> pathlib.Path:
+    """The result in benchmarks/results/ that was measured last.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    found = sorted(RESULTS.glob("*.jsonl"), key=lambda path: load(path).header["date"])
+    if not found:
+        msg = f"no result in {RESULTS}; first: python -m benchmarks run"
+        raise FileNotFoundError(msg)
+    return found[-1]
+
+
+def rows(result: Result) -> list[Row]:
+    """One a case and mode, in the order of families, cases and modes."""
+    found: dict[tuple[str, str], Row] = {}
+    for r in result.records:
+        row = found.setdefault(
+            (r["case"], r["mode"]),
+            Row(r["case"], r["family"], r["mode"], r["geometry"], r["source"], {}),
+        )
+        row.contenders[r["contender"]] = r
+    order = list(dict.fromkeys(case for case, _ in found))
+    return sorted(
+        found.values(),
+        key=lambda row: (FAMILIES.index(row.family), order.index(row.case), MODES.index(row.mode)),
+    )
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are there; None of none."""
+    known = [math.log(v) for v in values if v is not None]
+    return math.exp(math.fsum(known) / len(known)) if known else None

@@ -1,0 +1,229 @@
+"""Measure every case and mode: lax, the methods of jaxdil, its peers; correct first, then timed.
+
+For each case and mode inputs are made and everything is compiled and warmed before the clock
+starts. What does not agree with lax (``check``) is refused and not timed. Records are written as
+they are measured, so that a run that is interrupted keeps what it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, TextIO
+
+from benchmarks import check, contenders, machine, timing
+from benchmarks.case import Case, operands, terms
+from benchmarks.contenders import Contender
+
+__all__ = ["RESULTS", "measure", "run"]
+
+RESULTS = machine.ROOT / "benchmarks" / "results"
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    device: str,
+    peers: Sequence[str],
+    modes: Sequence[str],
+    methods: str,
+    seconds: float,
+    out: pathlib.Path | None = None,
+    arguments: Sequence[str] = (),
+    ceiling_size: int = 2048,
+) -> pathlib.Path:
+    """Measure the cases and write the result; returns its path.
+
+    Args:
+      cases: what to measure.
+      device: "cpu", "cuda", "rocm" or "tpu".
+      peers: "lax" and libraries of ``contenders.PEERS``. One that is not installed is left out,
+        with a message. Without "lax", lax still serves to check the others.
+      modes: of "fwd", "dx", "dw".
+      methods: "all", or "auto" for jaxdil's choice alone.
+      seconds: of timing, for each case and mode.
+      out: the file, else one named after date, device and commit in benchmarks/results/.
+      arguments: the command line, for the record.
+      ceiling_size: side of the matrix whose product is the ceiling of arithmetic.
+
+    Raises:
+      ValueError: if there is no such device, or for an unknown peer.
+    """
+    on = machine.find_device(device)
+    libraries = _libraries(peers, device)
+    header = machine.header(device, on, peers=libraries, arguments=arguments)
+    if header["load"] is not None and header["load"] > header["cores"] / 2:
+        _note(
+            f"This machine is busy (load {header['load']}, {header['cores']} cores). That slows "
+            "down some contenders much more than others: compare nothing with this result."
+        )
+    path = out or _free_path(header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dtypes = sorted({case.dtype for case in cases})
+    header["ceilings"] = machine.ceilings(device, on, dtypes, libraries, size=ceiling_size)
+    with path.open("w") as file, _progress(len(cases) * len(modes)) as (say, step):
+        _write(file, header)
+        for case in cases:
+            heard = []
+            for mode in modes:
+                records = measure(
+                    case,
+                    mode,
+                    on,
+                    device=device,
+                    time_lax="lax" in peers,
+                    peers=libraries,
+                    methods=methods,
+                    seconds=seconds,
+                )
+                for record in records:
+                    _write(file, record)
+                heard.append(_heard(mode, records))
+                for record in records:
+                    if record["status"] not in ("ok", "unsupported"):
+                        who = f"{case.name} {mode}: {record['contender']}"
+                        say(f"  {who} {record['status']}: {record['reason']}")
+                step()
+            say(f"{case.name:<22} " + "  |  ".join(heard))
+    return path
+
+
+def measure(
+    case: Case,
+    mode: str,
+    on: Any,
+    *,
+    device: str,
+    time_lax: bool = True,
+    peers: dict[str, ModuleType],
+    methods: str = "all",
+    seconds: float = 1.0,
+) -> list[dict[str, Any]]:
+    """One record a contender, for a case in a mode."""
+    arrays = operands(case)
+    lax, reference = contenders.with_lax(case, mode, arrays, on)
+    builders: dict[str, Callable[[], Contender]] = {"lax": lambda: lax} if time_lax else {}
+    builders |= contenders.with_jaxdil(case, mode, arrays, on, methods=methods)
+    for name, module in peers.items():
+        builders[name] = functools.partial(module.build, case, mode, arrays, device)
+    positions = math.prod(arrays["g"].shape) // case.w[-1]
+    shared = {
+        "kind": "result",
+        "case": case.name,
+        "family": case.family,
+        "source": case.source,
+        "geometry": case.geometry,
+        "dtype": case.dtype,
+        "mode": mode,
+        "flops": reference.flops,
+        "bytes": reference.bytes,
+    }
+    records: list[dict[str, Any]] = []
+    able: list[tuple[Contender, float]] = []
+    for name, build in builders.items():
+        record = shared | {"contender": name}
+        records.append(record)
+        # Whatever goes wrong in one contender belongs into the result, and stops no other.
+        try:
+            contender = build()
+            result, estimate = contenders.ready(contender)
+        except NotImplementedError as error:
+            record |= {"status": "unsupported", "reason": str(error)}
+            continue
+        except Exception as error:
+            record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            continue
+        share = check.worst(
+            result,
+            reference.expected,
+            reference.magnitude,
+            terms=terms(case, mode, positions),
+            device=device,
+        )
+        record |= {
+            "method": contender.method,
+            "because": contender.because,
+            "error": share if math.isfinite(share) else None,
+            "compile_s": contender.compile_s,
+            "temp_bytes": contender.temp_bytes,
+        }
+        if share <= 1:
+            able.append((contender, estimate))
+            record["status"] = "ok"
+        else:
+            reason = f"differs from lax by {share:.3g} times what rounding allows"
+            record |= {"status": "refused", "reason": reason}
+    times = timing.round_robin(able, seconds=seconds)
+    for record in records:
+        if record["status"] == "ok":
+            _add_times(record, times[record["contender"]])
+    return records
+
+
+def _add_times(record: dict[str, Any], times: list[float]) -> None:
+    record |= timing.quantiles(times)
+    record["gflops"] = record["flops"] / record["median"] / 1e9
+    record["gbs"] = record["bytes"] / record["median"] / 1e9
+    record["times_us"] = [round(t * 1e6, 1) for t in times]
+
+
+def _libraries(peers: Sequence[str], device: str) -> dict[str, ModuleType]:
+    found = {}
+    for name in peers:
+        if name == "lax":
+            continue
+        module = contenders.peer(name)
+        if module is None:
+            _note(f"{name} is not installed, so it takes no part: pip install 'jaxdil[peers]'")
+        elif (reason := module.prepare(device, machine.cores())) is not None:
+            _note(f"{name} takes no part: {reason}")
+        else:
+            found[name] = module
+    return found
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _free_path(header: dict[str, Any]) -> pathlib.Path:
+    stem = f"{header['date'][:10]}-{header['device']}-{header['commit']}"
+    names = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
+    return next(path for name in names if not (path := RESULTS / f"{name}.jsonl").exists())
+
+
+def _write(file: TextIO, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A function that prints a line and one that advances the bar, if tqdm is here to draw one."""
+    try:
+        import tqdm
+    except ImportError:
+        yield (lambda text: print(text, flush=True)), (lambda: None)
+        return
+    # disable=None: no bar where it would go into a file.
+    with tqdm.tqdm(total=total, unit="measurement", disable=None) as bar:
+        yield bar.write, bar.update
+
+
+def _heard(mode: str, records: Sequence[dict[str, Any]]) -> str:
+    """A mode of a case in a few words."""
+    by = {r["contender"]: r for r in records if r["status"] == "ok"}
+    auto = by.get("auto")
+    if auto is None:
+        return f"{mode} auto was not timed"
+    text = f"{mode} {auto['median'] * 1e3:.3g} ms ({auto['method']})"
+    for name in ("lax", "torch"):
+        if name in by:
+            text += f", {by[name]['median'] / auto['median']:.2f}x {name}"
+    return text

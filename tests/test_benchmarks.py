@@ -1,0 +1,426 @@
+"""The benchmarks measure what they say: every case is right, a wrong contender is refused, and the
+report tells what was lost. Nothing here looks at a clock."""
+
+import collections
+import dataclasses
+import importlib.util
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from checker import assert_conv, assert_input_grad, assert_kernel_grad
+
+import jaxdil
+from benchmarks import __main__ as command
+from benchmarks import case as cases_of
+from benchmarks import check, compare, contenders, report, results, run
+from benchmarks.case import FAMILIES, MODES, function, operands, shrunk, terms
+from benchmarks.cases import CASES, select
+from jaxdil import reference
+
+SMALL = tuple(shrunk(case) for case in CASES)
+# Layers that differ only in size are the same layer when small; each is run once.
+DIFFERENT = tuple(
+    {dataclasses.replace(c, name="", source="", family=""): c for c in SMALL}.values()
+)
+has_torch = importlib.util.find_spec("torch") is not None
+
+
+def by_name(name):
+    return next(case for case in SMALL if case.name == name)
+
+
+# --- the cases
+
+
+def test_cases_are_many_named_and_sourced():
+    assert len(CASES) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(case.source.strip() for case in CASES)
+    assert {case.family for case in CASES} == set(FAMILIES)
+    assert {case.dtype for case in CASES} == {"float32", "bfloat16"}
+    assert {case.data_format for case in CASES} == {"channels_last", "channels_first"}
+    assert {case.rank for case in CASES} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("full", "small"), list(zip(CASES, SMALL, strict=True)))
+def test_a_shrunk_case_keeps_its_structure(full, small):
+    assert math.prod(small.x) <= min(math.prod(full.x), 50_000)
+    for what in ("family", "transposed", "dtype", "data_format", "rank"):
+        assert getattr(small, what) == getattr(full, what)
+    assert small.stride == tuple(min(s, 4) for s in full.stride)
+    assert (small.groups > 1) == (full.groups > 1)
+    assert [d > 1 for d in small.dilation] == [d > 1 for d in full.dilation]
+    assert (small.w[-1] > small.x[-1]) == (full.w[-1] > full.x[-1]) or full.groups != full.x[-1]
+
+
+@pytest.mark.parametrize("case", DIFFERENT, ids=lambda c: c.name)
+def test_auto_agrees_with_lax_on_every_case(case):
+    arrays = operands(case)
+    x, w, g = (arrays[name] for name in "xwg")
+
+    def all_three(conv):
+        def compute(x, w, g):
+            y, pullback = jax.vjp(conv, x, w)
+            return y, *pullback(g)
+
+        return jax.jit(compute)
+
+    lax = all_three(function(case, "fwd"))
+    auto = all_three(lambda x, w: jaxdil.conv_general_dilated(x, w, **case.lax_arguments))
+    magnitudes = lax(*map(np.abs, (x, w, g)))
+    for mode, got, want, size in zip(MODES, auto(x, w, g), lax(x, w, g), magnitudes, strict=True):
+        share = check.worst(
+            *map(np.asarray, (got, want, size)),
+            terms=terms(case, mode, g.size // case.w[-1]),
+            device="cpu",
+        )
+        assert share <= 1, f"{mode}: {share} times what rounding allows"
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2-28-s2", "resnext-56", "strided-dilated", "flax-4207"]
+)
+def test_lax_is_given_the_convolution_that_the_case_describes(name):
+    case = by_name(name)
+    x, w, g = (operands(case)[k] for k in "xwg")
+    geometry = {
+        "stride": case.stride,
+        "dilation": case.dilation,
+        "padding": case.pads,
+        "groups": case.groups,
+    }
+    got = {
+        mode: np.asarray(function(case, mode)(*(operands(case)[k] for k in names)))
+        for mode, names in contenders.ARGUMENTS.items()
+    }
+    assert_conv(got["fwd"], x, w, **geometry)
+    assert_input_grad(got["dx"], g, w, input_shape=x.shape[1:-1], **geometry)
+    assert_kernel_grad(got["dw"], x, g, kernel_shape=w.shape[:-2], **geometry)
+
+
+def test_lax_is_given_the_transposed_convolution_that_the_case_describes():
+    case = by_name("cyclegan-k3s2")
+    x, w = (operands(case)[k] for k in "xw")
+    # The convolution that this transposes has the kernel flipped, its channels exchanged.
+    flipped = np.swapaxes(w[::-1, ::-1], -1, -2)
+    expected = reference.conv_transpose(
+        x,
+        flipped,
+        input_shape=operands(case)["g"].shape[1:-1],
+        stride=case.stride,
+        padding=case.pads,
+    )
+    np.testing.assert_allclose(function(case, "fwd")(x, w), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cases_are_selected_by_name_and_family():
+    assert [case.name for case in select("resnet-56,resnet-stem")] == ["resnet-stem", "resnet-56"]
+    assert {case.family for case in select("transposed")} == {"transposed"}
+    assert select(None) is CASES
+    with pytest.raises(ValueError, match=r"'nothing\*' matches no case"):
+        select("resnet*,nothing*")
+
+
+# --- the check
+
+
+def test_a_wrong_result_is_found():
+    want = np.ones((3, 3), np.float32)
+
+    def judged(actual):
+        return check.worst(actual, want, want, terms=9, device="cpu")
+
+    assert judged(want) == 0
+    assert judged(want + np.float32(1e-6)) <= 1
+    nan = want.copy()
+    nan[1, 1] = np.nan
+    assert judged(nan) == math.inf
+    assert judged(want[:2]) == math.inf
+    assert judged(want.astype(np.float64)) == math.inf
+    assert judged(want * np.float32(1.0001)) > 1
+
+
+# One of each kind of call that PyTorch is given.
+ODD = tuple(
+    {
+        (c.rank, c.transposed, c.groups > 1, c.stride, c.data_format, c.dtype, c.pads): c
+        for c in DIFFERENT
+        if c.transposed or c.rank != 2 or c.w[0] <= 5
+    }.values()
+)
+
+
+@pytest.mark.skipif(not has_torch, reason="torch is not installed")
+@pytest.mark.parametrize("mode", MODES)
+def test_pytorch_computes_the_same(mode):
+    from benchmarks import peer_torch
+
+    assert peer_torch.prepare("cpu", 1) is None
+    on = jax.devices("cpu")[0]
+    for case in ODD:
+        arrays = operands(case)
+        _, wanted = contenders.with_lax(case, mode, arrays, on)
+        contender = peer_torch.build(case, mode, arrays, "cpu")
+        share = check.worst(
+            contender.result(contender.call()),
+            wanted.expected,
+            wanted.magnitude,
+            terms=terms(case, mode, arrays["g"].size // case.w[-1]),
+            device="cpu",
+        )
+        assert share <= 1, f"{case.name}: {share} times what rounding allows"
+
+
+# --- the runner
+
+TWO = (by_name("mobilenetv1-56"), by_name("cyclegan-k3s2"))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def small_run(path, **options):
+    settings = {
+        "device": "cpu",
+        "peers": ["lax"],
+        "modes": MODES,
+        "methods": "all",
+        "seconds": 0.01,
+    }
+    return run.run(TWO, **(settings | options), out=path, ceiling_size=32)
+
+
+def test_run_writes_a_header_and_a_record_a_contender(tmp_path):
+    peers = ["lax", "torch"] if has_torch else ["lax"]
+    header, *records = lines(small_run(tmp_path / "new" / "a.jsonl", peers=peers))
+    assert header["kind"] == "header"
+    for key in (
+        "date",
+        "device",
+        "device_kind",
+        "cpu",
+        "cores",
+        "jax",
+        "jaxlib",
+        "commit",
+        "command",
+    ):
+        assert header[key], key
+    assert header["ceilings"]["matmul_flops"]["float32"] > 0
+    assert header["ceilings"]["copy_bytes"] > 0
+    assert all(r["kind"] == "result" and r["status"] == "ok" for r in records)
+    seen = collections.defaultdict(list)
+    for r in records:
+        seen[r["case"], r["mode"]].append(r["contender"])
+        assert len(r["times_us"]) >= 1
+        assert r["q10"] <= r["median"] <= r["q90"]
+        assert r["gflops"] > 0
+        assert r["gbs"] > 0
+        assert r["error"] <= 1
+        if r["contender"] != "torch":
+            assert r["compile_s"] > 0
+            assert r["temp_bytes"] is None or r["temp_bytes"] >= 0
+    assert set(seen) == {(case.name, mode) for case in TWO for mode in MODES}
+    for names in seen.values():
+        assert {*peers, "auto"} <= set(names)
+        assert len(names) == len(set(names))
+
+
+def test_what_auto_chose_is_measured_once_and_labelled(tmp_path):
+    _, *records = lines(small_run(tmp_path / "a.jsonl", modes=["fwd"]))
+    for case in TWO:
+        mine = {r["contender"]: r for r in records if r["case"] == case.name}
+        assert mine["auto"]["method"] not in mine
+        assert mine["auto"]["because"]
+        assert "xla" not in mine  # which is lax
+
+
+def test_methods_auto_measures_no_other(tmp_path):
+    _, *records = lines(small_run(tmp_path / "a.jsonl", methods="auto", peers=[], modes=["dw"]))
+    assert {r["contender"] for r in records} == {"auto"}
+
+
+def test_a_wrong_contender_is_refused_before_it_is_timed(tmp_path, monkeypatch, capsys):
+    real = contenders.with_jaxdil
+
+    def with_a_fault(*args, **options):
+        def build(original):
+            made = original()
+            return dataclasses.replace(made, result=lambda out: np.asarray(out) * np.float32(1.001))
+
+        builders = real(*args, **options)
+        return {name: lambda b=b: build(b) for name, b in builders.items()}
+
+    monkeypatch.setattr(contenders, "with_jaxdil", with_a_fault)
+    _, *records = lines(small_run(tmp_path / "a.jsonl", modes=["fwd"]))
+    auto = [r for r in records if r["contender"] == "auto"]
+    assert len(auto) == len(TWO)
+    for r in auto:
+        assert r["status"] == "refused"
+        assert "what rounding allows" in r["reason"]
+        assert "times_us" not in r
+        assert "median" not in r
+    assert "auto refused" in "".join(capsys.readouterr())
+
+
+def test_a_contender_that_breaks_stops_no_other(tmp_path, monkeypatch):
+    def broken(*args, **options):
+        def build():
+            msg = "out of order"
+            raise RuntimeError(msg)
+
+        return {"auto": build}
+
+    monkeypatch.setattr(contenders, "with_jaxdil", broken)
+    _, *records = lines(small_run(tmp_path / "a.jsonl", modes=["fwd"]))
+    found = {(r["contender"], r["status"]) for r in records}
+    assert found == {("lax", "ok"), ("auto", "failed")}
+    assert next(r for r in records if r["status"] == "failed")["reason"].endswith("out of order")
+
+
+def test_a_peer_that_is_not_installed_is_a_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(contenders.PEERS, "not_there", "benchmarks.peer_not_there")
+    _, *records = lines(small_run(tmp_path / "a.jsonl", peers=["lax", "not_there"], modes=["fwd"]))
+    told = [line for line in capsys.readouterr().err.splitlines() if "not_there" in line]
+    assert told == ["not_there is not installed, so it takes no part: pip install 'jaxdil[peers]'"]
+    assert {"lax", "auto"} <= {r["contender"] for r in records}
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys):
+    for argv, said in (
+        (["run", "--peers", "lax,caffe"], "'caffe' is unknown"),
+        (["run", "--cases", "nothing"], "'nothing' matches no case"),
+        (["run", "--modes", "fwd,back"], "'back' is none of"),
+        (["report", str(tmp_path / "gone.jsonl")], "gone.jsonl"),
+    ):
+        assert command.main(argv) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_the_command_line_lists_helps_and_runs(tmp_path, capsys, monkeypatch):
+    assert command.main(["run", "--list", "--cases", "grouped"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(select("grouped"))
+    for argv in (["--help"], ["run", "--help"], ["report", "--help"], ["compare", "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(argv)
+        assert stopped.value.code == 0
+        assert "usage: python -m benchmarks" in capsys.readouterr().out
+
+
+# --- the report
+
+
+def synthetic(path, times, **changes):
+    """A result of one case a family: ``times`` has milliseconds by contender."""
+    header = {
+        "kind": "header", "schema": 1, "date": "2026-01-02T03:04:05+00:00", "device": "cpu",
+        "device_kind": "cpu", "cpu": "A processor", "cores": 2, "python": "3.11.0", "jax": "0.0.1",
+        "jaxlib": "0.0.1", "commit": "abc1234", "command": "python -m benchmarks run --cases some",
+        "ceilings": {"matmul_flops": {"float32": 1e11}, "copy_bytes": 1e10, "call_s": 1e-5},
+    }  # fmt: skip
+    records = [header | changes]
+    for case in CASES[:1] + CASES[-1:]:
+        for mode in MODES:
+            for name, milliseconds in times.items():
+                if name == "lax" and case is CASES[-1]:
+                    milliseconds = milliseconds / 100  # noqa: PLW2901 - so that auto loses here
+                median = milliseconds / 1e3
+                record = {
+                    "kind": "result", "case": case.name, "family": case.family, "mode": mode,
+                    "source": case.source, "geometry": case.geometry, "dtype": "float32",
+                    "flops": 1e6, "bytes": 1e5, "contender": name, "status": "ok", "reason": None,
+                    "method": {"auto": "taps", "phases": "phases"}.get(name), "because": None,
+                    "compile_s": 0.1, "temp_bytes": 100, "median": median, "q10": median,
+                    "q90": median, "times_us": [median * 1e6], "gflops": 1e-3 / median,
+                    "gbs": 1e-4 / median,
+                }  # fmt: skip
+                records.append(record)
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return results.load(path)
+
+
+def section(page, title):
+    return re.split(r"^#+ ", page.split(f"### {title}\n")[1], flags=re.MULTILINE)[0]
+
+
+def test_the_report_shows_what_is_lost(tmp_path):
+    result = synthetic(tmp_path / "r.jsonl", {"lax": 10, "auto": 1, "phases": 0.5, "torch": 0.8})
+    page, *figures = report.write([result], docs=tmp_path / "docs")
+    text = page.read_text()
+    winning, losing = CASES[0].name, CASES[-1].name
+    lost = section(text, "Where it loses").split("Slower than PyTorch")
+    assert "in 3 of 6" in lost[0]
+    assert losing in lost[0]
+    assert winning not in lost[0]
+    assert winning in lost[1]  # torch takes 0.8 ms everywhere
+    row = next(
+        line for line in section(text, "Every case").splitlines() if line.startswith(f"| {losing} ")
+    )
+    assert "**0.10**" in row
+    assert "slower than lax; slower than PyTorch; `phases` takes 0.5" in row
+    assert "**0.80**" in row
+    # geometric mean of 10 and 0.1
+    assert "| all | fwd | 2 | 1.00 (**0.10**)" in section(text, "Summary")
+    for fact in ("A processor", "abc1234", "jax 0.0.1", "2026-01-02", "--cases some"):
+        assert fact in text
+    assert all(path.stat().st_size > 1000 for path in figures)
+    assert {f"figures/{path.name}" for path in figures} == set(re.findall(r"\]\((.*?)\)", text))
+
+
+@pytest.mark.parametrize(
+    "names", [["auto"], ["lax", "auto"], ["auto", "torch"], ["lax"], ["torch"]]
+)
+def test_the_report_needs_no_particular_contender(tmp_path, names):
+    result = synthetic(tmp_path / "r.jsonl", dict.fromkeys(names, 1.0))
+    page, *_ = report.write([result], docs=tmp_path / "docs")
+    for absent in {"lax", "torch"} - {name for name in names if "auto" in names}:
+        title = {"lax": "lax", "torch": "PyTorch"}[absent]
+        assert f"{title} was not measured." in page.read_text()
+
+
+def test_the_report_is_made_of_what_run_writes(tmp_path):
+    path = small_run(tmp_path / "a.jsonl")
+    assert command.main(["report", str(path), "--docs", str(tmp_path / "docs")]) == 0
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert all(case.name in text for case in TWO)
+
+
+def test_a_file_that_is_no_result_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(ValueError, match="no header record"):
+        results.load(path)
+    path.write_text('{"kind": "header"}\n{"kind":\n')
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        results.load(path)
+
+
+# --- the comparison
+
+
+def test_compare_shows_ratios_worst_first_and_the_mean(tmp_path, capsys):
+    synthetic(tmp_path / "a.jsonl", {"auto": 1.0})
+    synthetic(tmp_path / "b.jsonl", {"auto": 2.0}, cpu="Another processor")
+    assert command.main(["compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]) == 0
+    out = capsys.readouterr().out
+    assert "all: geometric mean 2.000 over 6, worst 2.00, best 2.00" in out
+    assert "The machines differ" in out
+    assert out.count(" taps") == 6
+
+
+def test_compare_needs_something_in_common(tmp_path):
+    a = synthetic(tmp_path / "a.jsonl", {"auto": 1.0})
+    b = synthetic(tmp_path / "b.jsonl", {"lax": 1.0})
+    with pytest.raises(ValueError, match="in common"):
+        compare.text(a, b)
+
+
+def test_every_mode_has_a_function():
+    assert set(contenders.ARGUMENTS) == set(cases_of.MODES)

@@ -1,0 +1,413 @@
+"""Every method on every geometry it serves: results, gradients, the program that ran, its size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometries import (
+    BY_NAME,
+    GEOMETRIES,
+    definition,
+    equations,
+    geometry,
+    integers,
+    judge,
+    methods_asked,
+    methods_run,
+    operands,
+)
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import jaxdil
+from jaxdil._errors import MethodError
+from jaxdil._methods import METHODS, load
+from jaxdil._problem import Problem
+
+pytestmark = pytest.mark.core
+
+ROLES = ("forward", "input gradient", "kernel gradient")
+OR_AUTO = " or auto"
+
+every_method = pytest.mark.parametrize("method", METHODS)
+every_geometry = pytest.mark.parametrize("g", GEOMETRIES, ids=lambda g: g.name.replace(" ", "_"))
+
+
+def calls(g, method, **options):
+    """The function of (x, w, cotangent) that computes each role by a method."""
+    options = {**g.options, "method": method, **options}
+    return {
+        "forward": lambda x, w, c: jaxdil.conv(x, w, **options),
+        "input gradient": lambda x, w, c: jaxdil.conv_input_grad(
+            c, w, input_shape=g.x_shape, **options
+        ),
+        "kernel gradient": lambda x, w, c: jaxdil.conv_kernel_grad(
+            x, c, kernel_shape=g.w_shape, **options
+        ),
+    }
+
+
+def refusal(fn, *arrays):
+    """Why a pinned method does not serve, or None."""
+    try:
+        jax.eval_shape(fn, *arrays)
+    except MethodError as reason:
+        return str(reason)
+    return None
+
+
+def program(parts):
+    """One function that runs all parts, each in the scope of its name."""
+
+    def run(*arrays):
+        results = {}
+        for name, part in parts.items():
+            with jax.named_scope(name.replace(" ", "_")):
+                results[name] = part(*arrays)
+        return results
+
+    return run
+
+
+def compiled(fn, *arrays):
+    """The results of a function under jit, and the text of its program."""
+    lowered = jax.jit(fn).lower(*arrays)
+    return lowered.compile()(*arrays), lowered.as_text(debug_info=True)
+
+
+def derived(g, method, **options):
+    """Result and both gradients by differentiation; the method where it can serve."""
+    options = {**g.options, "method": method + OR_AUTO, **options}
+
+    def run(x, w, c):
+        y, pullback = jax.vjp(lambda x, w: jaxdil.conv(x, w, **options), x, w)
+        return dict(zip(ROLES, (y, *pullback(c)), strict=True))
+
+    return run
+
+
+# --- results ------------------------------------------------------------------------------------------
+
+
+@every_method
+@every_geometry
+def test_results_and_gradients(g, method):
+    arrays = operands(g, np.dtype(np.float32))
+    pinned, refused = {}, {}
+    for role, call in calls(g, method).items():
+        reason = refusal(call, *arrays)
+        (pinned if reason is None else refused)[role] = call if reason is None else reason
+    for reason in refused.values():
+        assert f"\n  {method}: " in reason  # a refusal says why
+
+    results, text = compiled(program({**pinned, "derived": derived(g, method)}), *arrays)
+    for role in ROLES:
+        judge(results["derived"][role], role, g, np.float32)
+    for role in pinned:
+        judge(results[role], role, g, np.float32)
+        assert methods_run(text, role) == {method}
+    assert methods_asked(program(pinned), *arrays) == [method] * len(pinned)
+
+
+def test_the_scope_check_can_fail():
+    g = BY_NAME["odd kernel"]
+    arrays = operands(g, np.dtype(np.float32))
+    _, text = compiled(program({"forward": calls(g, "xla")["forward"]}), *arrays)
+    assert methods_run(text, "forward") == {"xla"}
+    assert methods_run(text, "input gradient") == set()
+    _, text = compiled(program({"forward": lambda x, w, c: x}), *arrays)
+    assert methods_run(text, "forward") == set()
+
+
+def test_the_compiled_program_carries_the_method():
+    g = BY_NAME["dilation"]
+    x, w, c = operands(g, np.dtype(np.float32))
+    for method in ("taps", "space_to_batch"):
+        fn = functools.partial(jaxdil.conv, method=method, **g.options)
+        assert f"jaxdil.{method}" in jax.jit(fn).lower(x, w).compile().as_text()
+
+
+# How many of the geometries each method must serve, by role. A method that refuses what it could
+# serve is a failure too.
+SERVED = {
+    "xla": (51, 51, 51),
+    "taps": (40, 27, 19),
+    "phases": (11, 23, 0),
+    "correlate": (50, 49, 49),
+    "space_to_batch": (40, 27, 19),
+}
+
+
+@every_method
+def test_each_method_serves(method):
+    counts = dict.fromkeys(ROLES, 0)
+    for g in GEOMETRIES:
+        arrays = operands(g, np.dtype(np.float32))
+        for role, call in calls(g, method).items():
+            counts[role] += refusal(call, *arrays) is None
+    least = dict(zip(ROLES, SERVED[method], strict=True))
+    assert all(counts[role] >= least[role] for role in ROLES), counts
+
+
+# --- dtypes -------------------------------------------------------------------------------------------
+
+DTYPES = ("float16", "bfloat16", "float64", "int8", "int32", "complex64", "complex128")
+OF_DTYPES = (
+    "stride and dilation, coprime",
+    "depthwise with multiplier",
+    "groups",
+    "transposed, 4 taps, stride 2",
+    "2-D transposed, unequal",
+)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OF_DTYPES, ids=lambda name: name.replace(" ", "_"))
+def test_dtypes(name, dtype, method):
+    g, dtype = BY_NAME[name], jnp.dtype(dtype)
+    arrays = operands(g, dtype)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        results, _ = compiled(derived(g, method), *arrays)
+    else:
+        calling = calls(g, method + OR_AUTO)
+        results, _ = compiled(program({"forward": calling["forward"]}), *arrays)
+    for role, result in results.items():
+        judge(result, role, g, dtype)
+
+
+@every_method
+@pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", "float32"), ("int8", "int32")])
+def test_preferred_element_type(dtype, wide, method):
+    dtype, wide = jnp.dtype(dtype), jnp.dtype(wide)
+    parts, arrays = {}, {}
+    for name in OF_DTYPES:
+        g = BY_NAME[name]
+        call = calls(g, method + OR_AUTO, preferred_element_type=wide)["forward"]
+        parts[name] = lambda arrays, name=name, call=call: call(*arrays[name])
+        arrays[name] = operands(g, dtype)
+    results, _ = compiled(program(parts), arrays)
+    for name in OF_DTYPES:
+        judge(results[name], "forward", BY_NAME[name], dtype, wide)
+
+
+@every_method
+def test_preferred_element_type_of_gradients(method):
+    g = BY_NAME["stride and dilation, coprime"]
+    x, w, c = operands(g, jnp.dtype("bfloat16"))
+    parts = calls(g, method + OR_AUTO, preferred_element_type=jnp.float32)
+    results, _ = compiled(program(parts), x, w, c)
+    for role in ROLES:
+        judge(results[role], role, g, jnp.bfloat16, jnp.float32)
+
+
+# --- special values -----------------------------------------------------------------------------------
+
+
+@every_method
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_special_sample_reaches_what_reads_it(value, method):
+    """NaN and infinity stay where the definition puts them, neither spread nor swallowed."""
+    parts, inputs, expected = {}, {}, {}
+    for g in GEOMETRIES[::2]:
+        x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
+        at = (0, *(n // 2 for n in g.x_shape[1:]))
+        x[at] = value
+        call = calls(g, method + OR_AUTO)["forward"]
+        parts[g.name] = lambda inputs, name=g.name, call=call: call(*inputs[name], None)
+        inputs[g.name] = (x, w)
+        spike = np.where(np.isfinite(x), 0.0, 1.0)
+        expected[g.name] = definition("forward", g, spike, w, None) > 0
+    results, _ = compiled(program(parts), inputs)
+    for name, reached in expected.items():
+        np.testing.assert_array_equal(~np.isfinite(results[name]), reached, err_msg=name)
+        lost = np.asarray(results[name])[reached]
+        assert (np.isnan(lost) if np.isnan(value) else np.isposinf(lost)).all(), name
+
+
+# --- nothing to compute -------------------------------------------------------------------------------
+
+EMPTY = {
+    "batch": ((0, 5, 2), (3, 2, 3), 1),
+    "input channels": ((2, 5, 0), (3, 0, 3), 1),
+    "output channels": ((2, 5, 2), (3, 2, 0), 1),
+    "space": ((2, 0, 2), (3, 2, 3), 1),
+    "space, stride": ((2, 0, 2), (3, 2, 3), 3),
+    "output": ((2, 2, 2), (3, 2, 3), 1),
+    "output, stride": ((2, 2, 2), (5, 2, 3), 3),
+}
+
+
+@every_method
+@pytest.mark.parametrize("case", EMPTY, ids=lambda case: case.replace(" ", "_"))
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_nothing_to_compute(case, dilation, method):
+    """What lax makes of nothing, in shape, dtype and value, gradients included."""
+    x_shape, w_shape, stride = EMPTY[case]
+    x, w = np.ones(x_shape, np.float32), np.ones(w_shape, np.float32)
+    options = {
+        "window_strides": (stride,),
+        "padding": [(1, 1)] if case.startswith("space") else [(0, 0)],
+        "rhs_dilation": (dilation,),
+        "dimension_numbers": ("NWC", "WIO", "NWC"),
+    }
+
+    def both(conv):
+        def run(x, w):
+            y, pullback = jax.vjp(conv, x, w)
+            return y, *pullback(jnp.ones_like(y))
+
+        return jax.jit(run)(x, w)
+
+    expected = both(functools.partial(lax.conv_general_dilated, **options))
+    got = both(functools.partial(jaxdil.conv_general_dilated, **options, method=method + OR_AUTO))
+    for a, b in zip(got, expected, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(a, b)
+
+
+# --- size of the program ------------------------------------------------------------------------------
+
+
+def problem(g):
+    """The canonical problem of a geometry."""
+    dtype = np.dtype(np.float32)
+    return Problem(
+        batch=g.x_shape[0],
+        size=g.x_shape[1:-1],
+        channels=g.x_shape[-1],
+        kernel=g.w_shape[:-2],
+        out_channels=g.w_shape[-1],
+        stride=g.stride,
+        padding=g.padding,
+        input_dilation=g.input_dilation,
+        dilation=g.dilation,
+        groups=g.groups,
+        batch_groups=1,
+        x_dtype=dtype,
+        w_dtype=dtype,
+        out_dtype=dtype,
+    )
+
+
+# Where a formulation could write out more than it should. They are only traced.
+LARGE = (
+    geometry("long kernel", (4000,), (1000,)),
+    geometry("long kernel, depthwise", (900,), (255,), channels=(4, 4), groups=4, s=2),
+    geometry("large kernel", (64, 64), (15, 15), d=2),
+    geometry("patches", (64, 64), (32, 32), s=32),
+    geometry("patches, transposed", (4, 4), (32, 32), a=32, pad=(31, 31)),
+    geometry("long step, transposed", (9,), (500,), a=500, pad=(499, 499)),
+    geometry("long step, small kernel, transposed", (9,), (3,), a=500, pad=(2, 2)),
+    geometry("step 8, transposed, 2-D", (6, 6), (16, 16), a=8, pad=(15, 15)),
+    geometry("step 8, transposed, 2-D, odd", (6, 6), (11, 11), a=8, pad=(10, 10)),
+    geometry("far dilation, stride", (900, 900), (3, 3), d=127, s=3),
+    geometry("far dilation", (3000, 300), (3, 3), d=(900, 127)),
+    geometry("small output", (130, 130), (120, 120)),
+    geometry("small output, 2-D", (60, 60), (50, 51), channels=(2, 2), groups=2),
+    geometry("small output, 3-D", (14, 14, 14), (10, 10, 10)),
+)
+WRITTEN_OUT = ("slice", "dynamic_slice", "conv_general_dilated", "dot_general", "gather", "pad")
+
+
+def written_out(g, method):
+    """How often each array operation stands in the program of a method, or None if it refuses."""
+    p = problem(g)
+    if load(method).supports(p, None) is not None:
+        return None
+
+    def part(x, w, p):
+        assert (x.shape, w.shape) == (p.x_shape, p.w_shape)
+        return load("xla").apply(x, w, p, part)
+
+    shapes = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (p.x_shape, p.w_shape))
+    traced = jax.make_jaxpr(lambda x, w: load(method).apply(x, w, p, part))(*shapes)
+    names = [eqn.primitive.name for eqn in equations(traced.jaxpr)]
+    return {name: names.count(name) for name in WRITTEN_OUT}
+
+
+@every_method
+def test_no_method_writes_out_more_than_128_slices(method):
+    cropless = [g for g in GEOMETRIES if min(min(pair) for pair in g.padding) >= 0]
+    counts = {g.name: written_out(g, method) for g in (*cropless, *LARGE)}
+    over = {
+        name: count
+        for name, count in counts.items()
+        # Each product may cut both its operands, and the result is cut to size.
+        if count is not None and max(count.values()) > 2 * 128 + 8
+    }
+    assert not over
+
+
+# --- random geometries --------------------------------------------------------------------------------
+
+small = st.integers(1, 4)
+
+
+@st.composite
+def geometries(draw, rank=None):
+    """Any geometry whose kernel fits, tiny."""
+    rank = draw(st.integers(1, 2)) if rank is None else rank
+    most = 7 if rank == 1 else 5
+    size, kernel, s, d, a, pads = [], [], [], [], [], []
+    for _ in range(rank):
+        n, k = draw(st.integers(1, most)), draw(st.integers(1, 4 if rank == 1 else 3))
+        stride, dilation, spacing = (draw(small) for _ in range(3))
+        if draw(st.booleans()):
+            spacing = 1
+        lo, hi = draw(st.integers(-3, 5)), draw(st.integers(-3, 5))
+        room = spacing * (n - 1) + 1 + lo - (dilation * (k - 1) + 1)
+        hi = max(hi, -room)
+        # A crop of more than there is has no meaning of its own.
+        assume(max(-lo, 0) + max(-hi, 0) <= spacing * (n - 1))
+        for values, value in zip(
+            (size, kernel, s, d, a, pads), (n, k, stride, dilation, spacing, (lo, hi)), strict=True
+        ):
+            values.append(value)
+    groups, inner, outer = (draw(st.integers(1, top)) for top in (3, 2, 2))
+    return geometry(
+        "random",
+        tuple(size),
+        tuple(kernel),
+        channels=(groups * inner, groups * outer),
+        batch=draw(st.integers(1, 2)),
+        s=tuple(s),
+        d=tuple(d),
+        a=tuple(a),
+        pad=tuple(pads),
+        groups=groups,
+    )
+
+
+def assert_random(cases, method):
+    """All of them in one program, compared exactly: the operands are small integers."""
+    arrays = [
+        tuple(integers(seed, shape) for seed, shape in enumerate((g.x_shape, g.w_shape, g.y_shape)))
+        for g in cases
+    ]
+
+    def run(arrays):
+        return [
+            derived(g, method.removesuffix(OR_AUTO))(*a) for g, a in zip(cases, arrays, strict=True)
+        ]
+
+    for g, a, got in zip(cases, arrays, jax.jit(run)(arrays), strict=True):
+        for role in ROLES:
+            expected = definition(role, g, *a)
+            np.testing.assert_array_equal(got[role], expected, err_msg=f"{role} of {g}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=15)
+@given(cases=st.lists(geometries(), min_size=8, max_size=8))
+def test_random_geometries(cases, method):
+    assert_random(cases, method)
+
+
+@settings(max_examples=30)
+@given(cases=st.lists(geometries(), min_size=8, max_size=8))
+def test_random_geometries_chosen(cases):
+    assert_random(cases, "auto")
