@@ -118,7 +118,7 @@ _DEPTHWISE = (
             (6, "separable ASPP", (1, 33, 33, 2048)),
             (12, "separable ASPP", (1, 33, 33, 2048)),
             (18, "separable ASPP", (1, 33, 33, 2048)),
-            (36, "separable ASPP at output stride 8", (1, 65, 65, 2048)),
+            (36, "separable ASPP at output stride 8", (1, 41, 41, 2048)),
         )
     ),
     _depthwise("x3d-res3", f"{_X3D}, res3", (1, 13, 20, 20, 108), 3),
@@ -187,9 +187,9 @@ _DILATED = (
 )  # fmt: skip
 
 _TRANSPOSED = (
-    _transposed("unet-up-28", "U-Net, arXiv:1505.04597, up-convolution 1", (1, 28, 28, 1024), 2,
+    _transposed("unet-up-14", "U-Net, arXiv:1505.04597, up-convolution 1", (1, 14, 14, 1024), 2,
         512, 2, padding=0),
-    _transposed("unet-up-56-nchw", "U-Net, arXiv:1505.04597, up-convolution 2", (1, 56, 56, 512),
+    _transposed("unet-up-28-nchw", "U-Net, arXiv:1505.04597, up-convolution 2", (1, 28, 28, 512),
         2, 256, 2,
         padding=0, **_FIRST),
     _transposed("dcgan-8", "DCGAN, arXiv:1511.06434, in PyTorch's examples, layer 3", (8, 8, 8,
@@ -208,8 +208,8 @@ _TRANSPOSED = (
     _transposed("monai-unet-up", "MONAI UNet, up_kernel_size=3, second level", (1, 16, 16, 16, 64),
         3, 16, 2,
         padding=((1, 0),) * 3),
-    _transposed("jax-31662", "github.com/jax-ml/jax/issues/31662", (1, 64, 64, 32, 64), 3, 1, 2,
-        padding=((1, 0),) * 3, **_BF16, **_FIRST),
+    _transposed("jax-31662", "github.com/jax-ml/jax/issues/31662, half the image",
+        (1, 32, 32, 16, 64), 3, 1, 2, padding=((1, 0),) * 3, **_BF16, **_FIRST),
 )  # fmt: skip
 
 _DENSE = (

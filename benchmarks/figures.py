@@ -49,9 +49,7 @@ def roofline(result: Result, path: pathlib.Path) -> None:
                     min(reach[0], *(x for x, _ in points)),
                     max(reach[1], *(x for x, _ in points)),
                 ]
-        for (dtype, flops), style in zip(
-            ceilings["matmul_flops"].items(), ("--", "-"), strict=False
-        ):
+        for dtype, flops in ceilings["matmul_flops"].items():
             peak = flops / 1e9
             knee = peak / bandwidth
             xs = [reach[0] / 2, knee, max(reach[1], knee) * 2]
@@ -60,7 +58,7 @@ def roofline(result: Result, path: pathlib.Path) -> None:
                 xs,
                 ys,
                 "k",
-                linestyle=style,
+                linestyle="-" if dtype == "float32" else "--",
                 linewidth=1,
                 label=f"copy, then matrix product ({dtype})",
             )

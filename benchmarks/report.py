@@ -38,7 +38,8 @@ are medians of single calls as a Python program makes them.
 
 _LEGEND = """\
 Milliseconds: the median, and in brackets the 10 and 90 % quantiles of jaxdil's. *Roof*: the share
-of what the ceilings allow. *Temporaries*: bytes beside input and output, as a multiple of these.\
+of what the ceilings allow, above 100 % where the data stay in the caches. *Temporaries*: bytes
+beside input and output, as a multiple of these.\
 """
 
 
@@ -168,7 +169,7 @@ def _losses(found: Sequence[Row]) -> str:
         if not timed:
             parts.append(f"{title} was not measured.")
             continue
-        than = "by more than 5 %, which is noise" if over == "lax" else "at all"
+        than = "by more than 5 %; less is noise" if over == "lax" else "at all"
         parts.append(f"Slower than {title} ({than}) in {len(ratios)} of {timed} measurements.")
         if ratios:
             lines = [["case", "mode", f"over {title}", f"{title} ms", "jaxdil ms", "method"]]

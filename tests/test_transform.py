@@ -227,7 +227,7 @@ def test_the_training_step_of_a_small_network():
 
 def test_a_function_without_convolution_is_unchanged():
     def fn(x, w):
-        return lax.scan(lambda c, v: (c + v.sum(), v @ w[0]), 0.0, x)
+        return lax.scan(lambda c, v: (c + v.sum(), w[0] @ v), 0.0, x)
 
     x = X.astype(np.float64)
     w = W.astype(np.float64)
@@ -246,7 +246,9 @@ def test_our_own_functions_keep_their_method():
         return jaxdil.conv(x, w, method="taps", data_format="NCW") + conv(x, w)
 
     traced = jax.make_jaxpr(jaxdil.accelerate(fn, method="space_to_batch"))(X, W)
-    found = [e.params["method"] for e in equations(traced.jaxpr) if e.primitive.name == "jaxdil_conv"]
+    found = [
+        e.params["method"] for e in equations(traced.jaxpr) if e.primitive.name == "jaxdil_conv"
+    ]
     assert found == ["taps", "space_to_batch"]
 
 
@@ -370,7 +372,9 @@ def test_donation_and_shardings_of_an_inner_jit_are_kept():
 def test_a_pinned_method_serves_all(method):
     accelerated = jaxdil.accelerate(scanned, method=method)
     traced = jax.make_jaxpr(accelerated)(X, W)
-    found = [e.params["method"] for e in equations(traced.jaxpr) if e.primitive.name == "jaxdil_conv"]
+    found = [
+        e.params["method"] for e in equations(traced.jaxpr) if e.primitive.name == "jaxdil_conv"
+    ]
     assert found == [method]
     assert f"jaxdil.{method}" in jax.jit(accelerated).lower(X, W).as_text(debug_info=True)
     assert_same(jax.jit(accelerated)(X, W), scanned(X, W))
