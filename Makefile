@@ -31,7 +31,7 @@ docs: $(VENV)/.installed-test-docs-plot  ## build the documentation into site/; 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation is in site/index.html"
 
-bench: $(VENV)/.installed-plot  ## measure this machine; raw results go to benchmarks/results/
+bench: $(VENV)/.installed-bench  ## measure this machine; raw results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks run $(ARGS)
 
 clean:  ## remove the environments, caches and built files

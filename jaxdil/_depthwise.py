@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
-from jaxdil import _arguments
+from jaxdil import _arguments, _window
 from jaxdil._arguments import DataFormat, Ints, Padding
 from jaxdil._conv import bind
 from jaxdil._errors import error
@@ -185,8 +185,9 @@ def _grouped(where: str, x: jax.Array, w: jax.Array, data_format: Any) -> tuple[
                 "Explicit numbers order a kernel (*K, I, O): call jaxdil.conv with groups=C.",
             )
         )
-    channels = _arguments.layout(where, x.shape, w.shape, data_format)
-    axis = channels.numbers.lhs_spec[1] - (len(channels.numbers.lhs_spec) - x.ndim)
+    layout = _arguments.layout(where, x.shape, w.shape, data_format)
+    _window.check_taps(where, layout.window(w.shape)[0])
+    axis = layout.numbers.lhs_spec[1] - (layout.rank + 2 - x.ndim)
     if w.shape[-2] != x.shape[axis]:
         lax_order = w.shape[-2] == 1 and w.shape[-1] % max(x.shape[axis], 1) == 0
         raise ValueError(

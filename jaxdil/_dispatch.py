@@ -1,4 +1,4 @@
-"""Which method serves a convolution, and why: pinned by the caller, then measured, then a rule.
+"""Which method serves a convolution, and why: pinned by the caller, else by a rule, else lax.
 
 ``choose`` is the one place where that is decided. It runs when a convolution is lowered, once for
 each platform. Each rule carries the number of its paragraph in docs/choosing-a-method.md.
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS, load
@@ -80,39 +82,52 @@ def _refusal(problem: Problem, pinned: str, platform: str | None) -> str:
 def _rule(problem: Problem, platform: str | None) -> Choice:
     if problem.is_empty:
         return Choice("xla", "nothing to compute")
+    if problem.x_dtype != problem.w_dtype:
+        return Choice("xla", "two dtypes at once")
     if platform != "cpu":
-        return Choice("xla", "no rule for this platform yet")
-    for able, choice in _cpu(problem):
-        if able and load(choice.method).supports(problem, platform) is None:
+        return Choice("xla", "no rule for this platform")
+    for holds, choice in _cpu(problem):
+        if holds and load(choice.method).supports(problem, platform) is None:
             return choice
-    return Choice("xla", "no other method is known to be faster")
+    return Choice("xla", "no rule: nothing is known to be faster")
 
 
 def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
-    """What to try on a CPU, in this order. XLA hands few convolutions there to a fast kernel."""
+    """The rules for a CPU in their order, each with what it was measured on: C1 to C9.
+
+    XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
+    a window smaller than its output. The rest, and what is one matrix product, is ours.
+    """
+    inner, outer = problem.group_channels, problem.out_channels
+    dense = problem.groups == 1
     dilated = any(a > 1 for a in problem.input_dilation)
     window = math.prod(problem.kernel) > math.prod(problem.positions)
     volume = problem.rank > 2
-    grouped = problem.groups > 1
-    split = problem.batch_groups > 1
-    point = math.prod(problem.positions) == 1
-    yield split, Choice("correlate", "rule C1: kernel gradient of a grouped convolution")
+    # Doubles, integers and complex numbers take other paths of XLA, which some rules do not beat.
+    single = jnp.issubdtype(problem.x_dtype, jnp.floating) and problem.x_dtype.itemsize <= 4
+
+    def rule(number: int, method: str, what: str) -> Choice:
+        return Choice(method, f"rule C{number}: {what}")
+
+    yield problem.batch_groups > 1, rule(1, "correlate", "kernel gradient of groups")
+    yield window and dilated, rule(2, "correlate", "kernel gradient of a transposed convolution")
+    product = window and math.prod(problem.positions) == 1 and single
+    wide = min(problem.batch, outer) >= 8
     yield (
-        window and dilated,
-        Choice("correlate", "rule C2: kernel gradient of a transposed convolution"),
+        product or (window and volume and wide),
+        rule(3, "correlate", "kernel gradient, 3-D or 1x1"),
     )
-    yield (
-        window and (volume or point),
-        Choice("correlate", "rule C3: kernel gradient in 3-D, or of one tap"),
-    )
-    yield grouped and dilated, Choice("phases", "rule C4: grouped, transposed")
-    yield grouped, Choice("taps", "rule C5: grouped or depthwise")
-    yield volume and dilated, Choice("phases", "rule C6: transposed in 3-D")
-    yield volume and not window, Choice("taps", "rule C7: dense in 3-D")
-    yield (
-        dilated and math.prod(problem.input_dilation) >= 64,
-        Choice("phases", "rule C8: far apart samples"),
-    )
+    yield not dense and dilated, rule(4, "phases", "groups, input dilated")
+    yield not dense and inner <= 8, rule(5, "taps", "depthwise or narrow groups")
+    yield not dense and inner >= 64 and problem.rank > 1, rule(5, "taps", "wide groups")
+    close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    far = math.prod(problem.input_dilation) >= 64 and close
+    yield dilated and (volume or far), rule(6, "phases", "input dilated, 3-D or far apart")
+    yield volume and not window and (inner == 1 or inner >= 8), rule(7, "taps", "3-D")
+    alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
+    yield dense and alone and single, rule(8, "taps", "1x1: one matrix product")
+    lone = inner == 1 and (outer == 1 or not window) and problem.x_dtype != np.float64
+    yield dense and lone, rule(9, "taps", "one input channel")
 
 
 def convolve(

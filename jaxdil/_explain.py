@@ -102,8 +102,10 @@ def explain(
             rows.append(row)
             if derive:
                 rows += [
-                    _row(part, on)._replace(source=row.source, name=row.name, times=row.times)
-                    for part in _gradients(each.eqn)
+                    _row(part, on)._replace(
+                        source=row.source, name=row.name, times=row.times, role=role
+                    )
+                    for role, part in _gradients(each.eqn)
                 ]
         return Explanation(rows)
 
@@ -137,25 +139,44 @@ def _convolutions(jaxpr: Jaxpr, path: str = "", times: int = 1) -> Iterator[_Fou
                     yield from _convolutions(inner, here, times * trips)
 
 
-def _gradients(eqn: Any) -> list[_Found]:
-    """The convolutions that the gradients of one make."""
+def _gradients(eqn: Any) -> list[tuple[str, _Found]]:
+    """The convolutions that the gradients of one make, by input and by kernel."""
     x, w = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return []
     conv = functools.partial(conv_p.bind, **eqn.params)
 
-    def pullback(x: Any, w: Any, g: Any) -> Any:
-        return jax.vjp(conv, x, w)[1](g)
+    def by_input(x: Any, w: Any, g: Any) -> Any:
+        return jax.vjp(lambda x: conv(x, w), x)[1](g)
 
-    closed = jax.make_jaxpr(pullback)(x, w, jax.eval_shape(conv, x, w))
-    return [part for part in _convolutions(closed.jaxpr) if part.is_transposed]
+    def by_kernel(x: Any, w: Any, g: Any) -> Any:
+        return jax.vjp(lambda w: conv(x, w), w)[1](g)
+
+    g = jax.eval_shape(conv, x, w)
+    return [
+        (role, part)
+        for role, pullback in (("input gradient", by_input), ("kernel gradient", by_kernel))
+        for part in _convolutions(jax.make_jaxpr(pullback)(x, w, g).jaxpr)
+        if part.is_transposed
+    ]
 
 
 def _role(found: _Found) -> str:
     if not found.is_transposed:
         return "forward"
-    # The gradient by the kernel sums over the batch, which so changes places with the channels.
-    batch, channels = found.eqn.params["dimension_numbers"].lhs_spec[:2]
+    # By the kernel: a window as large as an image, an output as small as a kernel.
+    numbers = found.eqn.params["dimension_numbers"]
+    window, output = (
+        math.prod(v.aval.shape[axis] for axis in spec[2:])
+        for v, spec in (
+            (found.eqn.invars[1], numbers.rhs_spec),
+            (found.eqn.outvars[0], numbers.out_spec),
+        )
+    )
+    if window != output:
+        return "kernel gradient" if window > output else "input gradient"
+    # It sums over the batch, which so changes places with the channels, last as a rule.
+    batch, channels = numbers.lhs_spec[:2]
     return "kernel gradient" if batch > channels else "input gradient"
 
 

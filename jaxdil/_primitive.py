@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdil import _dispatch, _layout
@@ -35,16 +35,24 @@ def ours(fn: Callable[..., jax.Array], method: str) -> Callable[..., jax.Array]:
     """``fn`` of arrays, its convolutions bound to conv_p."""
 
     def swapped(*arrays: jax.Array) -> jax.Array:
-        closed = swap(jax.make_jaxpr(fn)(*arrays), _lax_p, conv_p, method=method)
-        (y,) = jaxpr_as_fun(closed)(*arrays)
-        return y
+        return _run(swap(jax.make_jaxpr(fn)(*arrays), _lax_p, conv_p, method=method), *arrays)
 
     return swapped
 
 
 def convolution(x: jax.Array, w: jax.Array, *, method: str, **arguments: Any) -> jax.Array:
     """``lax.conv_general_dilated(x, w, **arguments)``, checked by lax, by the method."""
-    return ours(functools.partial(lax.conv_general_dilated, **arguments), method)(x, w)
+    closed = jax.make_jaxpr(functools.partial(lax.conv_general_dilated, **arguments))(x, w)
+    *before, eqn = closed.jaxpr.eqns
+    if before or eqn.primitive is not _lax_p:
+        return _run(swap(closed, _lax_p, conv_p, method=method), x, w)
+    # Bound here, so that profilers and `explain` find the caller and not a program traced inside.
+    return conv_p.bind(x, w, method=method, **eqn.params)
+
+
+def _run(closed: ClosedJaxpr, *arrays: jax.Array) -> jax.Array:
+    (y,) = jaxpr_as_fun(closed)(*arrays)
+    return y
 
 
 def choice_of(
@@ -52,19 +60,24 @@ def choice_of(
 ) -> _dispatch.Choice:
     """The method for an equation of conv_p on a platform, and why."""
     method = params["method"]
+    beyond = None
     if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
-        if method in METHODS and method != "xla":
-            raise MethodError(
-                error(
-                    "jaxdil",
-                    f"method={method!r} needs sizes that are numbers, got {x.shape}, {w.shape}",
-                )
-            )
-        return _dispatch.Choice("xla", "sizes are symbols, known only when it runs")
+        beyond = "sizes are symbols, known only when it runs"
+    elif _is_explicitly_sharded(x) or _is_explicitly_sharded(w):
+        beyond = "the types of x or w say how they are sharded, and lax knows how to carry that on"
+    if beyond and method in METHODS and method != "xla":
+        raise MethodError(error("jaxdil", f"method={method!r} cannot serve: {beyond}"))
+    if beyond:
+        return _dispatch.Choice("xla", beyond)
     return _dispatch.choose(_layout.problem_of(x, w, y, params), pinned=method, platform=platform)
 
 
-# --- rules
+def _is_explicitly_sharded(x: Any) -> bool:
+    sharding = getattr(jax.typeof(x) if isinstance(x, jax.Array) else x, "sharding", None)
+    return any(axes is not None for axes in getattr(sharding, "spec", ()))
+
+
+# --- rules ----------------------------------------------------------------------------------------
 # -------------------------------------------------------------------------------------------
 
 
@@ -127,7 +140,7 @@ def _lowering(platform: str | None) -> Any:
     return mlir.lower_fun(lowered, multiple_results=False)
 
 
-# --- registration
+# --- registration ---------------------------------------------------------------------------------
 # ------------------------------------------------------------------------------------
 
 conv_p.def_impl(_impl)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Num
 
 from jaxdil import _arguments, _geometry, _window
+from jaxdil._adjoint import named_layout
 from jaxdil._arguments import DataFormat, Ints, Padding
 from jaxdil._transpose import transposed_window
 
@@ -216,7 +217,7 @@ def conv_transpose_output_shape(
     (1, 11, 11, 4)
     """
     where = "conv_transpose_output_shape"
-    layout: Any = _arguments.layout(where, x_shape, w_shape, data_format)
+    layout = named_layout(where, x_shape, w_shape, data_format)
     merged = layout.merged(x_shape)
     window = transposed_window(
         where,

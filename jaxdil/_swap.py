@@ -7,11 +7,51 @@ cond, remat, shard_map, custom rules, ...) keeps its own parameters and only its
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive
+import jax
+import numpy as np
+from jax.extend import linear_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, jaxpr_as_fun
 
-__all__ = ["swap"]
+__all__ = ["is_array", "swap", "trace"]
+
+T = TypeVar("T")
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of arguments or results is traced; anything else is passed on as it is."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def trace(
+    fn: Callable[..., T], args: Any, kwargs: Any
+) -> tuple[ClosedJaxpr, list[Any], Callable[[list[Any]], T]]:
+    """The program of a call of ``fn``; its operands; its results from the program's."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    at = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
+    results: list[Any] = []
+
+    def flat(*arrays: Any) -> list[Any]:
+        filled = list(leaves)
+        for i, array in zip(at, arrays, strict=True):
+            filled[i] = array
+        args, kwargs = jax.tree.unflatten(tree, filled)
+        results[:] = jax.tree.flatten(fn(*args, **kwargs))
+        return [leaf for leaf in results[0] if is_array(leaf)]
+
+    arrays = [leaves[i] for i in at]
+    closed = jax.make_jaxpr(flat)(*arrays)
+    # Tracers must not outlive the trace; what is not an array is a result as it stands.
+    out_tree = results[1]
+    kept = [None if is_array(leaf) else (leaf,) for leaf in results[0]]
+    results.clear()
+
+    def rebuild(values: list[Any]) -> T:
+        rest = iter(values)
+        return jax.tree.unflatten(out_tree, [leaf[0] if leaf else next(rest) for leaf in kept])
+
+    return closed, arrays, rebuild
 
 
 def swap(jaxpr: ClosedJaxpr, old: Primitive, new: Primitive, **extra: Any) -> ClosedJaxpr:
@@ -55,12 +95,27 @@ class _Swap:
             return eqn
         return eqn.replace(params=params)
 
+    def rule(self, fun: linear_util.WrappedFun) -> linear_util.WrappedFun:
+        """A rule of custom_jvp or custom_vjp, which JAX keeps as a function until it needs it."""
+
+        def swapped(*args: Any) -> Any:
+            # A JVP and a forward rule answer flags with a program; a backward rule answers arrays.
+            if not any(map(is_array, args)):
+                jaxpr, *others = fun.call_wrapped(*args)
+                return self.value(jaxpr), *others
+            closed, arrays, rebuild = trace(fun.call_wrapped, args, {})
+            return rebuild(jaxpr_as_fun(self.closed(closed))(*arrays))
+
+        return linear_util.wrap_init(swapped, debug_info=fun.debug_info)
+
     def value(self, value: Any) -> Any:
         """A parameter of an equation, the programs in it rewritten."""
         if isinstance(value, ClosedJaxpr):
             return self.closed(value)
         if isinstance(value, Jaxpr):
             return self.jaxpr(value)
+        if isinstance(value, linear_util.WrappedFun):
+            return self.rule(value)
         # Plain containers only: a ConvDimensionNumbers is a tuple too.
         if type(value) in (tuple, list):
             items = [self.value(item) for item in value]

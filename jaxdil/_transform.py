@@ -6,14 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import jax
-import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxdil._dispatch import check_pin
 from jaxdil._primitive import conv_p
-from jaxdil._swap import swap
+from jaxdil._swap import swap, trace
 
 __all__ = ["accelerate", "traced"]
 
@@ -67,31 +65,5 @@ def traced(
     fn: Callable[..., T], args: Any, kwargs: Any, *, method: str
 ) -> tuple[ClosedJaxpr, list[Any], Callable[[list[Any]], T]]:
     """The program of a call of ``fn``, swapped; its operands; its results from the program's."""
-    leaves, tree = jax.tree.flatten((args, kwargs))
-    at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-    results: list[Any] = []
-
-    def flat(*arrays: Any) -> list[Any]:
-        filled = list(leaves)
-        for i, array in zip(at, arrays, strict=True):
-            filled[i] = array
-        args, kwargs = jax.tree.unflatten(tree, filled)
-        results[:] = jax.tree.flatten(fn(*args, **kwargs))
-        return [leaf for leaf in results[0] if _is_array(leaf)]
-
-    arrays = [leaves[i] for i in at]
-    closed = swap(jax.make_jaxpr(flat)(*arrays), lax.conv_general_dilated_p, conv_p, method=method)
-    # Tracers must not outlive the trace; what is not an array is a result as it stands.
-    out_tree = results[1]
-    kept = [None if _is_array(leaf) else (leaf,) for leaf in results[0]]
-    results.clear()
-
-    def rebuild(values: list[Any]) -> T:
-        rest = iter(values)
-        return jax.tree.unflatten(out_tree, [leaf[0] if leaf else next(rest) for leaf in kept])
-
-    return closed, arrays, rebuild
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+    closed, arrays, rebuild = trace(fn, args, kwargs)
+    return swap(closed, lax.conv_general_dilated_p, conv_p, method=method), arrays, rebuild

@@ -141,6 +141,7 @@ def transposed_window(
     rank = layout.rank
     _, size, channels = layout.image(x_shape)
     kernel, each, inner = layout.window(w_shape)
+    _window.check_taps(where, kernel)
     groups = _arguments.integer(where, "groups", groups, least=1)
     if inner != channels:
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxdil import _arguments, _geometry
 from jaxdil._arguments import Layout
 from jaxdil._errors import error
 
-__all__ = ["Window", "check_channels", "forward"]
+__all__ = ["Window", "check_channels", "check_taps", "forward"]
 
 
 class Window(NamedTuple):
@@ -50,6 +50,7 @@ def forward(
     """The window of a convolution of x (one batch axis) with w, every argument checked."""
     _, size, channels = layout.image(x_shape)
     kernel, inner, outer = layout.window(w_shape)
+    check_taps(where, kernel)
     groups = _arguments.integer(where, "groups", groups, least=1)
     check_channels(where, channels, inner, outer, groups)
     axes = {
@@ -60,6 +61,14 @@ def forward(
     pads = _arguments.paddings(where, padding, size=size, kernel=kernel, **axes)
     positions = _positions(where, padding, size=size, kernel=kernel, padding=pads, **axes)
     return Window(size, kernel, **axes, padding=pads, positions=positions, groups=groups)
+
+
+def check_taps(where: str, kernel: Sequence[int]) -> None:
+    """Raise if a kernel has no tap on some axis."""
+    if 0 in kernel:
+        raise ValueError(
+            error(where, f"w must have at least one tap an axis, got a kernel of {tuple(kernel)}")
+        )
 
 
 def check_channels(where: str, channels: int, inner: int, outer: int, groups: int) -> None:
@@ -96,11 +105,7 @@ def _positions(
     input_dilation: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> tuple[int, ...]:
-    """The output size; raise where the kernel has no tap or fits nowhere."""
-    if 0 in kernel:
-        raise ValueError(
-            error(where, f"w must have at least one tap an axis, got a kernel of {tuple(kernel)}")
-        )
+    """The output size; raise where the kernel fits nowhere."""
     positions = []
     for axis, (n, k, s, d, a, (lo, hi)) in enumerate(
         zip(size, kernel, stride, dilation, input_dilation, padding, strict=True)

@@ -161,7 +161,7 @@ BY_NAME = {g.name: g for g in GEOMETRIES}
 assert len(BY_NAME) == len(GEOMETRIES), "a name stands twice"
 
 
-# --- what they are judged by --------------------------------------------------------------------------
+# --- what they are judged by ----------------------------------------------------------------------
 
 
 def draw(seed, shape, dtype):
@@ -236,7 +236,7 @@ def judge(actual, role, g, dtype, out_dtype=None):
     assert_matches(actual, expected, magnitude, terms=terms, dtype=arithmetic, out_dtype=out_dtype)
 
 
-# --- what ran ----------------------------------------------------------------------------------------
+# --- what ran -------------------------------------------------------------------------------------
 
 
 def equations(jaxpr):

@@ -34,7 +34,7 @@ def assert_equal(got, expected):
     np.testing.assert_array_equal(got, expected)
 
 
-# --- layout -------------------------------------------------------------------------------------------
+# --- layout ---------------------------------------------------------------------------------------
 
 
 def test_channels_last_is_the_default():
@@ -135,7 +135,7 @@ def test_four_and_five_spatial_axes():
         assert_equal(got, reference.conv(x, w, stride=(1, 2) + (1,) * (rank - 2)))
 
 
-# --- window -------------------------------------------------------------------------------------------
+# --- window ---------------------------------------------------------------------------------------
 
 
 def same(n, k_eff, s):
@@ -250,7 +250,7 @@ def test_preferred_element_type(narrow, wide):
     assert jaxdil.separable_conv(x, d, p, **options).dtype == wide
 
 
-# --- depthwise and separable --------------------------------------------------------------------------
+# --- depthwise and separable ----------------------------------------------------------------------
 
 DEPTHWISE = {
     1: ((2, 9, 3), (3, 3, 2)),
@@ -291,7 +291,7 @@ def test_depthwise_is_the_grouped_convolution_of_other_libraries():
     assert_equal(jaxdil.depthwise_conv(x, w, stride=2, dilation=3), grouped)
 
 
-# --- transposed ---------------------------------------------------------------------------------------
+# --- transposed -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -391,7 +391,7 @@ def test_conv_transpose_is_the_adjoint(padding, groups):
     assert (z * x).sum() == (y * jaxdil.conv(x, w, **window)).sum()
 
 
-# --- gradients as functions ---------------------------------------------------------------------------
+# --- gradients as functions -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW", "channels_first", None])
@@ -443,7 +443,7 @@ def test_gradients_take_named_padding():
     assert_equal(dx, expected)
 
 
-# --- conv_general_dilated -----------------------------------------------------------------------------
+# --- conv_general_dilated -------------------------------------------------------------------------
 
 NCHW, OIHW = integers(0, (4, 4, 7, 6)), integers(1, (6, 2, 3, 2))
 GENERAL = {
@@ -486,7 +486,7 @@ GENERAL = {
 def test_conv_general_dilated_is_laxs(case):
     args, kwargs = GENERAL[case]
     expected = lax.conv_general_dilated(*args, **kwargs)
-    for method in ("auto", "xla", "taps or auto", "correlate or auto", "space_to_batch or auto"):
+    for method in ("auto", "taps or auto", "space_to_batch or auto"):
         got = jaxdil.conv_general_dilated(*args, **kwargs, method=method)
         assert got.dtype == expected.dtype
         assert_equal(got, expected)
@@ -520,7 +520,7 @@ def test_conv_general_dilated_refuses_what_lax_refuses(case):
         assert str(ours.value) == str(theirs.value)
 
 
-# --- shapes -------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------
 
 sizes = st.integers(1, 9)
 small = st.integers(1, 4)
@@ -607,11 +607,10 @@ def test_conv_transpose_output_shape_is_the_shape(n, k, s, d, padding, conventio
     try:
         shape = jaxdil.conv_transpose_output_shape(x_shape, w_shape, **options)
     except ValueError as refused:
+        reason = str(refused).removeprefix("conv_transpose_output_shape")
         with pytest.raises(ValueError, match="nothing is left of the output") as caught:
             jax.eval_shape(transpose, *shapes)
-        assert str(caught.value).removeprefix("conv_transpose") == str(refused).removeprefix(
-            "conv_transpose_output_shape"
-        )
+        assert str(caught.value) == "conv_transpose" + reason
         return
     assert shape == jax.eval_shape(transpose, *shapes).shape
     # A convolution with the same arguments leads back.
@@ -626,7 +625,7 @@ def test_conv_transpose_output_shape_is_the_shape(n, k, s, d, padding, conventio
 def test_shapes_of_every_function(rank):
     """N, S, P, K, C, O, M: each function keeps what its annotation says."""
     S, K = (7, 6, 5)[:rank], (3, 2, 2)[:rank]
-    N, C, O, M = 2, 4, 6, 3
+    N, C, O, M = 2, 4, 6, 3  # noqa: E741 - the letter that output channels have everywhere
     x, w = jnp.ones((N, *S, C)), jnp.ones((*K, C, O))
     y = jaxdil.conv(x, w)
     depthwise = jaxdil.depthwise_conv(x, jnp.ones((*K, C, M)))
@@ -651,7 +650,7 @@ def test_shapes_of_every_function(rank):
     chex.assert_equal_shape([general, y])
 
 
-# --- kernels ------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def test_effective_kernel_size():

@@ -47,7 +47,7 @@ def ours(fn, *args):
     return sum(eqn.primitive.name == "jaxdil_conv" for eqn in equations(traced.jaxpr))
 
 
-# --- which rows ---------------------------------------------------------------------------------------
+# --- which rows -----------------------------------------------------------------------------------
 
 
 def test_each_convolution_is_followed_by_its_gradients():
@@ -130,7 +130,7 @@ def test_roles_in_any_layout(layout, groups, stride):
     assert sorted(row.role for row in contained) == sorted(ROLES)
 
 
-# --- columns ------------------------------------------------------------------------------------------
+# --- columns --------------------------------------------------------------------------------------
 
 
 def test_the_source_is_the_line_that_the_user_wrote():
@@ -142,12 +142,14 @@ def test_the_source_is_the_line_that_the_user_wrote():
         assert row.source == f"test_explain.py:{line_of(conv)} (conv)"
 
 
-def test_the_source_of_our_own_functions_is_their_caller():
-    def caller(x, w):
-        return jaxdil.conv_transpose(x, w, stride=2, data_format="NCW")
+def ours_within(x, w):
+    return jaxdil.conv_transpose(x, w, stride=2, data_format="NCW")
 
-    rows = jaxdil.explain(caller)(X, W)
-    assert {row.source for row in rows} == {f"test_explain.py:{line_of(caller)} (caller)"}
+
+def test_the_source_of_our_own_functions_is_their_caller():
+    rows = jaxdil.explain(ours_within)(X, W)
+    place = f"test_explain.py:{line_of(ours_within)} (ours_within)"
+    assert {row.source for row in rows} == {place}
 
 
 def test_names_are_the_users_scopes():
@@ -193,7 +195,7 @@ def test_bytes_and_shapes():
     assert half[0].bytes == 2 * sum(sizes)
 
 
-# --- methods ------------------------------------------------------------------------------------------
+# --- methods --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "phases"])
@@ -217,7 +219,7 @@ def test_a_pinned_method_that_cannot_serve_says_each_reason():
             many, W
         )
     message = str(caught.value)
-    assert "correlate: 300 output positions, more than 128" in message
+    assert "correlate: 300 output positions" in message
     assert "phases: the input is not dilated" in message
     assert "Able: xla, taps, space_to_batch" in message
 
@@ -247,7 +249,7 @@ def test_the_method_shown_is_the_method_that_runs():
         assert f"jaxdil.{row.method}" in text, g.name
 
 
-# --- the table ----------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def test_it_prints_as_a_table_with_totals():
@@ -293,7 +295,7 @@ def test_it_is_data():
     assert rows[0].problem.x_shape == (2, 9, 3)
 
 
-# --- arguments ----------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def test_shapes_stand_for_arrays():

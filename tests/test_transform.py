@@ -48,7 +48,7 @@ def assert_same(got, expected):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-# --- what it reaches ----------------------------------------------------------------------------------
+# --- what it reaches ------------------------------------------------------------------------------
 
 
 @jax.custom_jvp
@@ -222,7 +222,7 @@ def test_the_training_step_of_a_small_network():
     )
 
 
-# --- what it leaves alone -----------------------------------------------------------------------------
+# --- what it leaves alone -------------------------------------------------------------------------
 
 
 def test_a_function_without_convolution_is_unchanged():
@@ -349,7 +349,7 @@ def test_prints_and_callbacks_still_run(capsys):
 
 
 def test_traced_once_under_jit():
-    fn = chex.assert_max_traces(lambda x, w: conv(x, w), n=1)
+    fn = chex.assert_max_traces(scanned, n=1)
     accelerated = jax.jit(jaxdil.accelerate(fn))
     for factor in (1, 2, 3):
         accelerated(X * factor, W)
@@ -358,14 +358,14 @@ def test_traced_once_under_jit():
 def test_donation_and_shardings_of_an_inner_jit_are_kept():
     inner = jax.jit(conv, donate_argnums=0)
     plain, accelerated = (
-        [e.params for e in jax.make_jaxpr(f)(X, W).jaxpr.eqns][0]
+        next(e.params for e in jax.make_jaxpr(f)(X, W).jaxpr.eqns)
         for f in (inner, jaxdil.accelerate(inner))
     )
     changed = {name for name in plain if plain[name] != accelerated[name]}
     assert changed == {"jaxpr"}
 
 
-# --- methods ------------------------------------------------------------------------------------------
+# --- methods --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "phases"])

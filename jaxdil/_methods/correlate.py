@@ -32,19 +32,19 @@ from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
-Pair: TypeAlias = tuple[jax.Array, jax.Array]
+_Cut: TypeAlias = tuple[int, int, int]
 
-# Taps written out for one call; each is two slices and a product. More run in a loop over the first
-# axis of the kernel.
-MOST_TAPS = 128
+# Taps written out for one call; each is two slices and a product. Narrow groups loop over the first
+# axis of the kernel where there are more.
+MOST_TAPS = 64
 
 # Input channels a group up to which products of slices beat small matrix products.
 NARROW = 8
 
-# Stage one sums ROWS image rows of up to TOGETHER taps in one pass. XLA vectorises it only while the
-# sum of the rows is short enough to be written out, and shares its loads between the taps; stage two
-# is a matrix product with ones. Rows x taps beyond about 72 spill registers: at 3x3, 56x56x128 the
-# pass takes 0.3 ms for 8 x 9, 0.7 ms for 28 x 9, and 1.1 to 1.8 ms as a single reduction.
+# Stage one sums ROWS image rows of up to TOGETHER taps in one pass. XLA vectorises that only while
+# the sum of the rows is short enough to be written out, and shares its loads between the taps;
+# stage two is a matrix product with ones. Rows x taps beyond about 72 spill registers: 8 x 9 ran
+# twice as fast as 28 x 9, and 3 to 10 times as fast as one reduction over the image.
 ROWS, TOGETHER = 8, 9
 
 
@@ -54,7 +54,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "correlate: nothing to compute"
     if problem.groups != 1 and problem.batch_groups != 1:
         return "correlate: channels and batch are both split into groups"
-    looped = _is_narrow(problem)
+    looped = _is_narrow(problem) and problem.input_dilation[0] == 1
     written = math.prod(problem.positions[1:] if looped else problem.positions)
     if written > MOST_TAPS:
         return f"correlate: {written} output positions to write out, more than {MOST_TAPS}"
@@ -134,7 +134,7 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
 
 
 class _Axis(NamedTuple):
-    """How the terms of one axis are cut out: tap t takes every ``x_step``-th of x from ``x_move t``."""
+    """How terms are cut out of an axis: tap t takes every ``x_step``-th of x from ``x_move t``."""
 
     taps: int
     terms: int
@@ -145,21 +145,24 @@ class _Axis(NamedTuple):
     x_move: int
     w_move: int
     w_start: int
+    w_size: int
 
-    def cut(self, x: jax.Array, w: jax.Array, axis: int, tap: int, first: int, terms: int) -> Pair:
-        """The samples and the kernel positions of ``terms`` terms of a tap, from the ``first`` on."""
+    def cut(self, tap: int, first: int, terms: int) -> tuple[_Cut, _Cut, np.ndarray]:
+        """Where x and w are cut for some terms of a tap, and which terms are not in w's padding."""
         for_x = self.x_move * tap + self.x_step * first
         for_w = self.w_start + self.w_move * tap + self.w_step * first
+        at = for_w + self.w_step * np.arange(terms) - self.w_pad[0]
         return (
-            _every(x, axis, for_x, self.x_step, terms),
-            _every(w, axis, for_w, self.w_step, terms),
+            (for_x, for_x + self.x_step * (terms - 1) + 1, self.x_step),
+            (for_w, for_w + self.w_step * (terms - 1) + 1, self.w_step),
+            (at >= 0) & (at < self.w_size),
         )
 
 
 def _axes(problem: Problem) -> list[_Axis]:
     return [
-        _axis(n, k, t, s, d, *pads, a)
-        for n, k, t, s, d, pads, a in zip(
+        _axis(n, k, t, s, d, lo, hi, a)
+        for n, k, t, s, d, (lo, hi), a in zip(
             problem.size,
             problem.kernel,
             problem.positions,
@@ -175,17 +178,19 @@ def _axes(problem: Problem) -> list[_Axis]:
 def _axis(n: int, k: int, taps: int, s: int, d: int, lo: int, hi: int, a: int) -> _Axis:
     """Where the input is not dilated, x is windowed and all of w taken.
 
-    With samples a apart and d = 1 it is the other way round: ``p = a j + lo - s t``, so w is windowed in
-    steps of a and all of x taken. Otherwise zeros are inserted after all.
+    With samples a apart and d = 1 it is the other way round, ``p = a j + lo - s t``: w is windowed
+    in steps of a and all of x taken. Otherwise zeros are inserted after all.
     """
     if a == 1 or d > 1:
-        return _Axis(taps, k, (lo, hi, a - 1), (0, 0, 0), d, 1, s, 0, 0)
+        return _Axis(taps, k, (lo, hi, a - 1), (0, 0, 0), d, 1, s, 0, 0, k)
     before, after = max(s * (taps - 1) - lo, 0), max(a * (n - 1) + lo + 1 - k, 0)
-    return _Axis(taps, n, (0, 0, 0), (before, after, 0), 1, a, 0, -s, lo + before)
+    return _Axis(taps, n, (0, 0, 0), (before, after, 0), 1, a, 0, -s, lo + before, k)
 
 
-def _every(x: jax.Array, axis: int, start: int, step: int, terms: int) -> jax.Array:
-    return lax.slice_in_dim(x, start, start + step * (terms - 1) + 1, step, axis)
+def _slice(x: jax.Array, cuts: Sequence[_Cut]) -> jax.Array:
+    """Cut the spatial axes of x (I, *S, F)."""
+    start, stop, step = zip((0, x.shape[0], 1), *cuts, (0, x.shape[-1], 1), strict=True)
+    return lax.slice(x, start, stop, step)
 
 
 def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -217,13 +222,9 @@ def _all_taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -
     first, *others = axes
 
     def row(tap: jax.Array) -> jax.Array:
-        at = first.x_move * tap, first.w_start + first.w_move * tap
-        extent = (step * (first.terms - 1) + 1 for step in (first.x_step, first.w_step))
-        xs, ws = (
-            lax.dynamic_slice_in_dim(array, start, size, axis=1)
-            for array, start, size in zip((x, w), at, extent, strict=True)
-        )
-        return _taps(xs, ws, [first._replace(taps=1, w_start=0), *others], problem)
+        extent = first.x_step * (first.terms - 1) + 1
+        xs = lax.dynamic_slice_in_dim(x, first.x_move * tap, extent, axis=1)
+        return _taps(xs, w, [first._replace(taps=1), *others], problem)
 
     return lax.map(row, jnp.arange(first.taps, dtype=np.int32))
 
@@ -255,14 +256,25 @@ def _block(
     height: int,
     problem: Problem,
 ) -> jax.Array:
-    """The sums of some taps over ``terms`` rows: stage one ``height`` rows at a time, then the rest."""
+    """The sums of some taps over ``terms`` rows: ``height`` rows at a time, then what is left."""
+    zero = jnp.zeros((), problem.sum_dtype)
     products = []
     for tap in taps:
-        xs, ws = axes[0].cut(x, w, 1, tap[0], first, terms)
-        for number, (axis, t) in enumerate(zip(axes[1:], tap[1:], strict=True), start=2):
-            xs, ws = axis.cut(xs, ws, number, t, 0, axis.terms)
-        products.append((xs * ws).reshape(xs.shape[0], -1, height, *xs.shape[2:]))
-    zero = jnp.zeros((), problem.sum_dtype)
+        pieces = [(first, terms), *((0, axis.terms) for axis in axes[1:])]
+        cuts = [a.cut(t, *piece) for a, t, piece in zip(axes, tap, pieces, strict=True)]
+        for_x, for_w, inside = zip(*cuts, strict=True)
+        product = _slice(x, for_x) * _slice(w, for_w)
+        if not all(terms.all() for terms in inside):
+            # A sample beside w's padding is not read; times zero, a NaN or an Inf would be.
+            read = functools.reduce(
+                jnp.logical_and,
+                [
+                    lax.broadcast_in_dim(jnp.asarray(terms), product.shape, (axis,))
+                    for axis, terms in enumerate(inside, start=1)
+                ],
+            )
+            product = lax.select(read, product, jnp.zeros_like(product))
+        products.append(product.reshape(x.shape[0], -1, height, *product.shape[2:]))
     stage = lax.reduce(
         products,
         [zero] * len(products),
@@ -271,6 +283,4 @@ def _block(
     )
     rows = [part.reshape(-1, part.shape[-1]) for part in stage]
     ones = jnp.ones((1, rows[0].shape[0]), problem.sum_dtype)
-    return jnp.concatenate(
-        [lax.dot(ones, part, precision=lax.Precision.HIGHEST) for part in rows]
-    )
+    return jnp.concatenate([lax.dot(ones, part, precision=lax.Precision.HIGHEST) for part in rows])

@@ -26,7 +26,9 @@ MOST_SLICES = 128
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs an input without inserted zeros and a batch that is not split."""
+    """Needs something to split, an input without inserted zeros and a batch that is not split."""
+    if problem.is_empty:
+        return "space_to_batch: nothing to compute"
     if any(a != 1 for a in problem.input_dilation):
         return "space_to_batch: the input is dilated; 'phases' serves it"
     if problem.batch_groups != 1:

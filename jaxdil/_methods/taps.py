@@ -31,7 +31,9 @@ NARROW = 8
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs an input without inserted zeros and a batch that is not split."""
+    """Needs something to sum, an input without inserted zeros and a batch that is not split."""
+    if problem.is_empty:
+        return "taps: nothing to compute"
     if any(a != 1 for a in problem.input_dilation):
         return "taps: the input is dilated, most taps would meet inserted zeros; 'phases' serves it"
     if problem.batch_groups != 1:
@@ -78,7 +80,9 @@ def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) 
             (1, *problem.stride, 1),
         )
     else:
-        window = lax.dynamic_slice(x, (0, *start, 0), (problem.batch, *extent, problem.channels))
+        zero = np.int32(0)
+        shape = (problem.batch, *extent, problem.channels)
+        window = lax.dynamic_slice(x, (zero, *start, zero), shape)
         window = lax.slice(window, (0,) * window.ndim, window.shape, (1, *problem.stride, 1))
     groups, inner = problem.groups, problem.group_channels
     if groups == 1:
