@@ -175,7 +175,8 @@ def tf_depthwise_conv(
 
     The same as ``depthwise_conv`` where the stride or the rate is 1. Shapes as there.
 
-    >>> tf_depthwise_conv(np.arange(9).reshape(1, 9, 1), [[[1]]], stride=2, rate=3).ravel().tolist()
+    >>> one = np.ones((1, 1, 1), int)
+    >>> tf_depthwise_conv(np.arange(9).reshape(1, 9, 1), one, stride=2, rate=3).ravel().tolist()
     [0, 1, 2, 6, 7, 8]
     """
     x, w = _wide(x, w)
