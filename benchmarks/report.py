@@ -83,6 +83,9 @@ def _section(result: Result, names: dict[str, str]) -> str:
         "Geometric means; in brackets the worst case.",
         _summary(found),
         _costs(found),
+        "### By rule",
+        "What each rule of [Choosing a method](choosing-a-method.md) gained over lax.",
+        _by_rule(found),
         f"![Times faster than lax and than PyTorch, a dot a case]({names['speedup']})",
         f"![Roofline]({names['roofline']})",
         "### Where it loses",
@@ -127,6 +130,29 @@ def _summary(found: Sequence[Row]) -> str:
                         behind(chosen),
                     ]
                 )
+    return _table(lines)
+
+
+def _by_rule(found: Sequence[Row]) -> str:
+    """Speed-up over lax of the cases that each reason was given for."""
+    reasons: dict[tuple[str, str], list[float]] = {}
+    for row in found:
+        if (s := row.speedup("lax")) is not None:
+            because = str(row.contenders["auto"].get("because"))
+            reasons.setdefault((because, row.method), []).append(s)
+    lines = [["reason", "method", "measurements", "geometric mean", "worst", "best"]]
+    for (because, method), ratios in sorted(reasons.items()):
+        mean = geometric_mean(ratios)
+        lines.append(
+            [
+                because,
+                f"`{method}`",
+                str(len(ratios)),
+                f"{mean:.2f}",
+                _bold(min(ratios)),
+                f"{max(ratios):.2f}",
+            ]
+        )
     return _table(lines)
 
 

@@ -12,6 +12,7 @@ import pytest
 import jaxdil
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
@@ -97,3 +98,12 @@ def test_every_public_name_is_on_an_api_page():
     pages = "\n".join(page.read_text() for page in PAGES)
     documented = re.findall(r"^::: jaxdil\.(\w+)$", pages, re.MULTILINE)
     assert sorted(documented) == sorted(set(jaxdil.__all__) - {"__version__"})
+
+
+def test_every_speed_of_the_readme_is_measured():
+    """The table of speeds is made of rows of the page that is made from raw results."""
+    speeds = re.findall(
+        r"^\| (?:depthwise|grouped|dilated|transposed|dense|all) \|.*$", README, re.MULTILINE
+    )
+    assert len(speeds) >= 10
+    assert not set(speeds) - set((ROOT / "docs" / "benchmarks.md").read_text().splitlines())

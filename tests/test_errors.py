@@ -16,8 +16,6 @@ import jaxdil
 from jaxdil import _primitive
 from jaxdil._errors import MethodError
 
-pytestmark = pytest.mark.core
-
 PACKAGE = Path(jaxdil.__file__).parent
 
 
