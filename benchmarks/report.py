@@ -195,7 +195,11 @@ def _losses(found: Sequence[Row]) -> str:
         if not timed:
             parts.append(f"{title} was not measured.")
             continue
-        than = "by more than 5 %; less is noise" if over == "lax" else "at all"
+        than = (
+            "by more than 5 %; less is noise, and so is any ratio where the method is `xla`, lax itself"
+            if over == "lax"
+            else "at all"
+        )
         parts.append(f"Slower than {title} ({than}) in {len(ratios)} of {timed} measurements.")
         if ratios:
             lines = [["case", "mode", f"over {title}", f"{title} ms", "jaxdil ms", "method"]]

@@ -143,6 +143,7 @@ SERVED = {
     "taps": (40, 27, 19),
     "phases": (11, 19, 9),
     "correlate": (50, 49, 49),
+    "planes": (8, 8, 8),
     "space_to_batch": (40, 27, 19),
 }
 
