@@ -196,7 +196,7 @@ def _losses(found: Sequence[Row]) -> str:
             parts.append(f"{title} was not measured.")
             continue
         than = (
-            "by more than 5 %; less is noise, and so is any ratio where the method is `xla`, lax itself"
+            "by more than 5 %; less is noise, as is any ratio of `xla`, which is lax itself"
             if over == "lax"
             else "at all"
         )
