@@ -371,7 +371,8 @@ def test_the_report_shows_what_is_lost(tmp_path):
     for fact in ("A processor", "abc1234", "jax 0.0.1", "2026-01-02", "--cases some"):
         assert fact in text
     assert all(path.stat().st_size > 1000 for path in figures)
-    assert {f"figures/{path.name}" for path in figures} == set(re.findall(r"\]\((.*?)\)", text))
+    drawn = {f"figures/{path.name}" for path in figures}
+    assert drawn == set(re.findall(r"!\[.*?\]\((.*?)\)", text))
 
 
 @pytest.mark.parametrize(

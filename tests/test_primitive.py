@@ -239,8 +239,15 @@ def test_vmap_out_axes(out_axes):
 def test_derivatives_to_second_order(method):
     """Against finite differences, in both modes."""
     a = 2 if method == "phases" else 1
-    x, w = draw(0, (1, 7 // a, 2), np.float64), draw(1, (2, 1, 2), np.float64)
-    options = {"stride": 2, "dilation": 3, "input_dilation": a, "padding": "VALID", "groups": 2}
+    groups = 1 if method == "planes" else 2
+    x, w = draw(0, (1, 7 // a, 2), np.float64), draw(1, (2, 2 // groups, 2), np.float64)
+    options = {
+        "stride": 2,
+        "dilation": 3,
+        "input_dilation": a,
+        "padding": "VALID",
+        "groups": groups,
+    }
     conv = functools.partial(jaxdil.conv, **options, method=method)
     check_grads(jax.jit(conv), (x, w), order=2, modes=("fwd", "rev"))
 

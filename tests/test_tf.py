@@ -462,7 +462,7 @@ REFUSALS = [
     (
         lambda: tf.conv2d(jnp.ones((1, 6, 7, 4)), W[..., :3], 1, "SAME"),
         ValueError,
-        "groups must divide the output channels",
+        "groups must divide the 3 output channels",
     ),
     (
         lambda: tf.depthwise_conv2d(X, jnp.ones((3, 3, 1, 4)), 1, "SAME"),

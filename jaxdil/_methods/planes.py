@@ -4,7 +4,8 @@
 
 The planes that a position of the first axis reads stand side by side as channels, positions of that
 axis join the batch, and what is left has an axis less. XLA's kernel for dense convolutions in 2-D
-is good on a CPU and its loop for 3-D is not. The planes take K0 / s times the input in memory.
+is good on a CPU and its loop for 3-D is not. The planes take K0 / s times the input in memory. Of a
+1-D convolution they make one matrix product.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ MOST_SLICES = 128
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs two spatial axes and more, the first not dilated in the input, and no groups."""
+    """Needs a spatial axis, the first not dilated in the input, and no groups."""
     if problem.is_empty:
         return "planes: nothing to compute"
-    if problem.rank < 2:
-        return "planes: fewer than two spatial axes"
+    if problem.rank < 1:
+        return "planes: no spatial axis"
     if problem.groups != 1 or problem.batch_groups != 1:
         return "planes: channels or batch are split into groups"
     if problem.input_dilation[0] != 1:
