@@ -2,12 +2,14 @@
 
 import os
 
-# Read when JAX starts its backend, so before anything imports it.
+# Read when JAX starts its backend (the last two when Matplotlib and Keras are imported), so before
+# anything imports it.
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["KERAS_BACKEND"] = "jax"
 
 import hypothesis
 import jax

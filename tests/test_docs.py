@@ -1,5 +1,6 @@
 """The documentation is true: its code runs, its links lead somewhere, no public name is missing."""
 
+import importlib.util
 import linecache
 import re
 import sys
@@ -50,10 +51,27 @@ def run(text, name):
             exec(compile("\n" * (first - 1) + code, name, "exec"), namespace)
 
 
+# The modules of the extra `peers`, for pages that run another library beside jaxdil. Such a page
+# says so on its first line: <!-- needs: keras, torch -->
+PEERS = {"equinox", "flax", "haiku", "keras", "torch"}
+NEEDS = re.compile(r"\A<!-- needs: (.+) -->\n")
+
+
+def missing(text):
+    """The modules that a page needs and that are not installed; none of them is imported."""
+    needed = NEEDS.match(text)
+    names = needed[1].split(", ") if needed else []
+    assert PEERS.issuperset(names), f"{names} are not all in {sorted(PEERS)}"
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
 @every_page
 def test_python_of_a_page_runs(page, user_defaults, tmp_path, monkeypatch):
+    text = page.read_text()
+    if absent := missing(text):
+        pytest.skip(f"{page.name} runs {', '.join(absent)}: pip install -e '.[peers]'")
     monkeypatch.chdir(tmp_path)  # a page may write files
-    run(page.read_text(), str(page))
+    run(text, str(page))
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
 
@@ -64,6 +82,15 @@ def test_a_page_that_fails_is_found():
     with pytest.raises(AssertionError, match="every block runs"):
         run("```python no-run\n1 / 0\n```\n", "page")
     run("```python\na = 1\n```\n\n```text\n1 / 0\n```\n\n```python\nassert a == 1\n```\n", "page")
+
+
+def test_what_a_page_needs_is_looked_for(monkeypatch):
+    page = "<!-- needs: keras, torch -->\n# Title\n"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else name)
+    assert missing(page) == ["torch"]
+    assert missing("# Title\n\n" + page) == []
+    with pytest.raises(AssertionError, match="troch"):
+        missing(page.replace("torch", "troch"))
 
 
 LINK = re.compile(
