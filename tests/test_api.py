@@ -259,7 +259,7 @@ LADDER = [
     {"_methods.*"},  # never each other
     {"_dispatch"},
     {"_primitive"},
-    {"_arguments"},
+    {"_arguments", "_pad"},
     {"_window"},
     {"_conv", "_adjoint", "_resample"},
     {"_depthwise", "_transpose", "_with_space_to_batch"},
