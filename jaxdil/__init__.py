@@ -5,7 +5,9 @@ from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
 from jaxdil._depthwise import depthwise_conv, separable_conv
 from jaxdil._errors import MethodError
-from jaxdil._explain import Explanation, Row, explain
+from jaxdil._explain import explain
+from jaxdil._explanation import Explanation, Row
+from jaxdil._install import install, installed, installed_platforms, uninstall
 from jaxdil._receptive_field import receptive_field
 from jaxdil._resample import (
     batch_to_space,
@@ -43,6 +45,9 @@ __all__ = [
     "dilate_kernel",
     "effective_kernel_size",
     "explain",
+    "install",
+    "installed",
+    "installed_platforms",
     "receptive_field",
     "reference",
     "resolve_padding",
@@ -51,5 +56,6 @@ __all__ = [
     "space_to_batch_paddings",
     "space_to_depth",
     "tf",
+    "uninstall",
     "with_space_to_batch",
 ]

@@ -14,72 +14,48 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxdil import _dispatch, _layout
-from jaxdil._primitive import choice_of, conv_p
-from jaxdil._problem import Problem
+from jaxdil._errors import error
+from jaxdil._explanation import Explanation, Row
+from jaxdil._measure import progress, race
+from jaxdil._plain import plain_p
+from jaxdil._primitive import PLATFORMS, choice_of, conv_p
 from jaxdil._transform import traced
 
-__all__ = ["Explanation", "Row", "explain"]
+__all__ = ["explain"]
 
 _OURS = tuple(str(pathlib.Path(str(m.__file__)).parent) for m in (jax, _dispatch))
-
-
-class Row(NamedTuple):
-    """One convolution of a function."""
-
-    source: str
-    """Where it stands in the user's source: ``file:line (function)``."""
-    name: str
-    """The scope it stands in (``jax.named_scope``, and the names that layers give)."""
-    role: str
-    """"forward", "input gradient" or "kernel gradient"."""
-    times: int
-    """How often it runs: the trips of the scans around it (1 for a while loop)."""
-    x_shape: tuple[int, ...]
-    w_shape: tuple[int, ...]
-    y_shape: tuple[int, ...]
-    flops: int
-    """Multiplications and additions of one run that touch a sample."""
-    bytes: int
-    """Size of input, kernel and output together."""
-    method: str
-    because: str
-    problem: Problem
-
-
-class Explanation(tuple[Row, ...]):
-    """The rows of `explain`; prints as a table."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        """The table, with totals."""
-        return _table(self)
-
-    def __repr__(self) -> str:
-        """The table too: this is what a notebook shows."""
-        return _table(self)
+# Where the code of other libraries lies.
+_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 
 
 def explain(
-    fn: Callable[..., Any], *, platform: str | None = None, gradients: bool = True
+    fn: Callable[..., Any],
+    *,
+    platform: str | None = None,
+    gradients: bool = True,
+    measure: bool = False,
 ) -> Callable[..., Explanation]:
     """A function, called like ``fn``, that lists its convolutions and the method each would get.
 
-    Nothing is run: fn is traced, as `accelerate` does.
+    Nothing of fn is run: it is traced, as `accelerate` does.
 
     Args:
-      fn: any function that ``jax.jit`` could trace.
+      fn: any function that ``jax.jit`` could trace: a layer, a loss, a whole training step.
       platform: "cpu", "cuda", "rocm" or "tpu", whether or not there is one; the default backend if
-        None.
+        None. Each row also tells the choice for all four.
       gradients: if fn contains no gradient itself, follow each convolution by the two that
         ``jax.grad`` would make of it, by input and by kernel. A function that is a gradient shows
         what it contains.
+      measure: run each convolution on random numbers, under lax and by the method chosen, and tell
+        the milliseconds. On the default backend only. Shows a progress bar in a terminal.
 
     Returns:
       A function from the arguments of fn (arrays, or ``jax.ShapeDtypeStruct`` in their place) to an
-      ``Explanation``: a tuple of ``Row`` that prints as a table.
+      ``Explanation``: a tuple of ``Row`` in the order of the program, that prints as a table with
+      the costliest first and totals at the end.
 
     Raises:
+      ValueError: for an unknown platform, and for ``measure`` on a platform that is not here.
       MethodError: when called, if a pinned method cannot serve.
 
     >>> import jax, jax.numpy as jnp
@@ -88,28 +64,45 @@ def explain(
     >>> [(row.role, row.flops) for row in rows]
     [('forward', 2704), ('input gradient', 2704), ('kernel gradient', 2704)]
     """
+    on = _platform(platform)
+    if measure and on != _platform(jax.default_backend()):
+        what = f"measure=True needs the platform here, got platform={platform!r}"
+        hint = (
+            f"This process runs on {jax.default_backend()!r}; pass measure=False, or no platform."
+        )
+        raise ValueError(error("explain", what, hint))
 
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         closed, _, _ = traced(fn, args, kwargs, method="auto")
-        on = platform or jax.default_backend()
-        on = "cuda" if on == "gpu" else on
         found = list(_convolutions(closed.jaxpr))
         derive = gradients and not any(each.is_transposed for each in found)
-        rows = []
+        pairs = []
         for each in found:
             row = _row(each, on)
-            rows.append(row)
+            pairs.append((each, row))
             if derive:
-                rows += [
-                    _row(part, on)._replace(
-                        source=row.source, name=row.name, times=row.times, role=role
-                    )
+                shared: dict[str, Any] = {
+                    "source": row.source,
+                    "name": row.name,
+                    "times": row.times,
+                }
+                pairs += [
+                    (part, _row(part, on)._replace(role=role, **shared))
                     for role, part in _gradients(each.eqn)
                 ]
-        return Explanation(rows)
+        return Explanation(_measured(pairs) if measure else [row for _, row in pairs])
 
     return explained
+
+
+def _platform(name: str | None) -> str:
+    name = jax.default_backend() if name is None else name
+    name = "cuda" if name == "gpu" else name
+    if name not in PLATFORMS:
+        known = ", ".join(map(repr, PLATFORMS))
+        raise ValueError(error("explain", f"platform must be one of {known}, got {name!r}"))
+    return name
 
 
 class _Found(NamedTuple):
@@ -184,6 +177,7 @@ def _row(found: _Found, platform: str) -> Row:
     eqn = found.eqn
     x, w, y = (v.aval for v in (*eqn.invars, *eqn.outvars))
     params = dict(eqn.params)
+    choices = {name: choice_of(x, w, y, params, name) for name in PLATFORMS if name != platform}
     choice = choice_of(x, w, y, params, platform)
     problem = _layout.problem_of(x, w, y, params)
     return Row(
@@ -199,7 +193,42 @@ def _row(found: _Found, platform: str) -> Row:
         method=choice.method,
         because=choice.because,
         problem=problem,
+        choices={name: choices.get(name, choice) for name in PLATFORMS},
     )
+
+
+def _measured(pairs: list[tuple[_Found, Row]]) -> list[Row]:
+    """The rows with the times of their convolutions; what is the same convolution is timed once."""
+    times: dict[Any, tuple[float, float]] = {}
+    rows = []
+    for found, row in progress(pairs, total=len(pairs), what="explain: measuring"):
+        eqn = found.eqn
+        key = (str(eqn.params), *(v.aval.str_short() for v in eqn.invars))
+        if key not in times:
+            times[key] = _times(eqn, row.method)
+        lax_ms, ms = times[key]
+        rows.append(row._replace(lax_ms=lax_ms, ms=ms))
+    return rows
+
+
+def _times(eqn: Any, method: str) -> tuple[float, float]:
+    """Milliseconds under lax and by the method."""
+    params = {name: value for name, value in eqn.params.items() if name != "method"}
+    keys = jax.random.split(jax.random.key(0), len(eqn.invars))
+    arrays = [_random(key, v.aval) for key, v in zip(keys, eqn.invars, strict=True)]
+    plain = jax.jit(functools.partial(plain_p.bind, **params))
+    if method == "xla":  # lax itself: two times of one program would show noise as a difference
+        (took,) = race([lambda: plain(*arrays)])
+        return 1e3 * took, 1e3 * took
+    ours = jax.jit(functools.partial(conv_p.bind, **eqn.params))
+    before, after = race([lambda: plain(*arrays), lambda: ours(*arrays)])
+    return 1e3 * before, 1e3 * after
+
+
+def _random(key: jax.Array, aval: Any) -> jax.Array:
+    if jnp.issubdtype(aval.dtype, jnp.inexact):
+        return jax.random.normal(key, aval.shape, aval.dtype)
+    return jnp.ones(aval.shape, aval.dtype)
 
 
 def _name(path: str) -> str:
@@ -211,62 +240,15 @@ def _name(path: str) -> str:
 
 
 def _source(eqn: Any) -> str:
-    """The innermost frame that is neither JAX's nor ours."""
+    """The innermost frame of the user's own code, else of the library that called JAX."""
     traceback = eqn.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith(_OURS):
-            name = pathlib.Path(frame.file_name).name
-            return f"{name}:{frame.line_num} ({frame.function_name})"
+    frames = [
+        frame
+        for frame in (traceback.frames if traceback is not None else ())
+        if not frame.file_name.startswith(_OURS)
+    ]
+    own = [frame for frame in frames if not _INSTALLED.search(frame.file_name)]
+    for frame in (own or frames)[:1]:
+        name = pathlib.Path(frame.file_name).name
+        return f"{name}:{frame.line_num} ({frame.function_name})"
     return ""
-
-
-def _table(rows: Explanation) -> str:
-    total = max(sum(row.times * row.flops for row in rows), 1)
-    head = (
-        "source",
-        "name",
-        "role",
-        "x",
-        "w",
-        "y",
-        "times",
-        "MFLOP",
-        "MB",
-        "share",
-        "method",
-        "because",
-    )
-    lines = [
-        (
-            row.source,
-            row.name,
-            row.role,
-            *("x".join(map(str, shape)) for shape in (row.x_shape, row.w_shape, row.y_shape)),
-            str(row.times),
-            f"{row.flops / 1e6:.2f}",
-            f"{row.bytes / 1e6:.2f}",
-            f"{row.times * row.flops / total:.1%}",
-            row.method,
-            row.because,
-        )
-        for row in rows
-    ]
-    counts = {
-        name: sum(row.method == name for row in rows) for name in sorted({r.method for r in rows})
-    }
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    right = range(6, 10)
-    text = [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (head, tuple("-" * width for width in widths), *lines)
-    ]
-    served = ", ".join(f"{count} {name}" for name, count in counts.items())
-    runs = sum(row.times for row in rows)
-    text.append(
-        f"{len(rows)} convolutions ({served or 'none'}), {runs} runs, "
-        f"{math.fsum(row.times * row.flops for row in rows) / 1e9:.3f} GFLOP"
-    )
-    return "\n".join(text)

@@ -23,9 +23,13 @@ from jax.interpreters import ad, batching, mlir
 from jaxdil import _dispatch, _layout
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS
+from jaxdil._plain import plain_p
 from jaxdil._swap import swap
 
-__all__ = ["choice_of", "conv_p", "convolution", "ours"]
+__all__ = ["PLATFORMS", "choice_of", "conv_p", "convolution", "lowering", "ours"]
+
+# The platforms a choice is made for, each for itself. JAX has others; they take the common rule.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 conv_p = Primitive("jaxdil_conv")
 _lax_p = lax.conv_general_dilated_p
@@ -123,21 +127,23 @@ def _batch(
     return ours(rule, _dispatch.derived(method))(*arrays), out_axis
 
 
-def _lowering(platform: str | None) -> Any:
+def lowering(platform: str | None, **fixed: Any) -> Any:
+    """How conv_p becomes a program on a platform; with ``method`` fixed, lax's primitive."""
+
     def lowered(x: jax.Array, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
         y = jax.eval_shape(functools.partial(_lax_p.bind, **params), x, w)
         choice = choice_of(x, w, y, {**params, "method": method}, platform)
         with jax.named_scope(f"jaxdil.{choice.method}"):
             x, params = _layout.crop_negative(x, params)
             if choice.method == "xla":
-                return _lax_p.bind(x, w, **params)
+                return plain_p.bind(x, w, **params)
             problem = _layout.problem_of(x, w, y, params)
             numbers = params["dimension_numbers"]
             x, w = _layout.canonical(x, w, numbers)
             y = _dispatch.convolve(x, w, problem, choice.method, platform)
             return _layout.original(y, numbers)
 
-    return mlir.lower_fun(lowered, multiple_results=False)
+    return mlir.lower_fun(functools.partial(lowered, **fixed), multiple_results=False)
 
 
 # --- registration ---------------------------------------------------------------------------------
@@ -147,6 +153,6 @@ conv_p.def_impl(_impl)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _transpose_x, _transpose_w)
 batching.primitive_batchers[conv_p] = _batch
-mlir.register_lowering(conv_p, _lowering(None))
-for _platform in ("cpu", "cuda", "rocm", "tpu"):
-    mlir.register_lowering(conv_p, _lowering(_platform), platform=_platform)
+mlir.register_lowering(conv_p, lowering(None))
+for _platform in PLATFORMS:
+    mlir.register_lowering(conv_p, lowering(_platform), platform=_platform)

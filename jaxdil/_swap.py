@@ -6,6 +6,7 @@ cond, remat, shard_map, custom rules, ...) keeps its own parameters and only its
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -91,9 +92,23 @@ class _Swap:
         if eqn.primitive is self.old:
             return eqn.replace(primitive=self.new, params={**eqn.params, **self.extra})
         params = {name: self.value(value) for name, value in eqn.params.items()}
+        if callable(params.get("policy")):  # of a checkpoint: what to keep for the way back
+            params["policy"] = self._once(params["policy"], lambda: self.policy(params["policy"]))
         if all(params[name] is eqn.params[name] for name in params):
             return eqn
         return eqn.replace(params=params)
+
+    def policy(self, keep: Callable[..., Any]) -> Callable[..., Any]:
+        """``keep`` asked of ``old`` where it meets ``new``, which ``dots_saveable`` cannot know."""
+
+        @functools.wraps(keep)
+        def asked(primitive: Primitive, *avals: Any, **params: Any) -> Any:
+            if primitive is self.new:
+                params = {name: v for name, v in params.items() if name not in self.extra}
+                primitive = self.old
+            return keep(primitive, *avals, **params)
+
+        return asked
 
     def rule(self, fun: linear_util.WrappedFun) -> linear_util.WrappedFun:
         """A rule of custom_jvp or custom_vjp, which JAX keeps as a function until it needs it."""

@@ -249,6 +249,73 @@ def test_the_method_shown_is_the_method_that_runs():
         assert f"jaxdil.{row.method}" in text, g.name
 
 
+def test_the_choice_of_every_platform_is_told(monkeypatch):
+    def choose(problem, *, pinned="auto", platform):
+        return _dispatch.Choice("taps" if platform == "tpu" else "xla", f"for {platform}"[:5])
+
+    monkeypatch.setattr(_dispatch, "choose", choose)
+    row = jaxdil.explain(conv, platform="cpu", gradients=False)(X, W)[0]
+    assert {name: choice.method for name, choice in row.choices.items()} == {
+        name: "taps" if name == "tpu" else "xla" for name in ("cpu", "cuda", "rocm", "tpu")
+    }
+    rows = jaxdil.explain(conv, platform="cpu", gradients=False)(X, W)
+    assert str(rows).splitlines()[2].endswith("tpu: taps (for t)")
+
+
+def test_an_unknown_platform_is_refused_before_anything_is_called():
+    with pytest.raises(ValueError, match="explain: platform must be one of 'cpu', 'cuda'"):
+        jaxdil.explain(conv, platform="metal")
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def test_measured_times_and_their_totals():
+    rows = jaxdil.explain(scanned, measure=True)(X, W)
+    assert len(rows) == 3
+    for row in rows:
+        assert row.lax_ms > 0
+        assert row.ms > 0
+        assert row.cost == 5 * row.lax_ms
+        assert (row.ms == row.lax_ms) == (row.method == "xla")
+    head, *_, total = str(rows).splitlines()
+    assert "lax ms" in head
+    before, after = 5 * sum(row.lax_ms for row in rows), 5 * sum(row.ms for row in rows)
+    assert f"{before:.3f} ms under lax, {after:.3f} ms here" in total
+
+
+def test_one_convolution_is_measured_once(monkeypatch):
+    raced = []
+    monkeypatch.setattr(
+        "jaxdil._explain.race", lambda calls: raced.append(calls) or [1.0, 0.5][: len(calls)]
+    )
+    rows = jaxdil.explain(lambda x, w: conv(conv(x, w), w), measure=True, gradients=False)(X, W)
+    assert len(rows) == 2
+    assert len(raced) == 1
+    assert rows[0].lax_ms == rows[1].lax_ms == 1000
+
+
+def test_integers_can_be_measured():
+    row = jaxdil.explain(conv, measure=True)(X.astype(np.int32), W.astype(np.int32))[0]
+    assert row.lax_ms > 0
+
+
+def test_what_is_not_here_cannot_be_measured():
+    elsewhere = "tpu" if jax.default_backend() == "cpu" else "cpu"
+    with pytest.raises(ValueError, match="explain: measure=True needs the platform here"):
+        jaxdil.explain(conv, platform=elsewhere, measure=True)
+
+
+def test_a_bar_is_drawn_for_a_person_only(monkeypatch, capsys):
+    from jaxdil._measure import progress
+
+    assert list(progress([1, 2], total=2, what="here")) == [1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert list(progress([1, 2], total=2, what="here")) == [1, 2]
+    assert "here [###############...............] 1/2" in capsys.readouterr().err
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
@@ -259,11 +326,11 @@ def test_it_prints_as_a_table_with_totals():
     head, rule, *lines, total = text.splitlines()
     assert head.split() == [
         *("source", "name", "role", "x", "w", "y"),
-        *("times", "MFLOP", "MB", "share", "method", "because"),
+        *("times", "MFLOP", "MB", "share", "method", "because", "elsewhere"),
     ]
     assert set(rule) == {"-", " "}
     assert len(lines) == len(rows) == 6
-    for line, row in zip(lines, rows, strict=True):
+    for line, row in zip(lines, rows, strict=True):  # the first convolution is the costlier one
         assert line.startswith(row.source)
         assert row.role in line
         assert f" {row.method}" in line
@@ -274,6 +341,16 @@ def test_it_prints_as_a_table_with_totals():
         float(word.removesuffix("%")) for line in lines for word in line.split() if "%" in word
     ]
     assert abs(sum(shares) - 100) < 0.05 * len(rows) + 1e-9  # each is printed to a tenth
+
+
+def test_the_costliest_comes_first_in_the_table():
+    def fn(x, w):
+        return scanned(conv(x, w, 2), w)  # the first runs once, the second five times
+
+    rows = jaxdil.explain(fn, gradients=False)(X, W)
+    assert [row.times for row in rows] == [1, 5]
+    lines = str(rows).splitlines()[2:-1]
+    assert [line.split("3x3x3")[1].split()[1] for line in lines] == ["5", "1"]
 
 
 def test_totals_count_every_run():

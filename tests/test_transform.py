@@ -80,6 +80,11 @@ def _with_vjp_backward(saved, g):
 with_vjp.defvjp(_with_vjp_forward, _with_vjp_backward)
 
 
+@jax.custom_gradient
+def custom_gradient(x, w):
+    return conv(x, w), lambda g: jax.vjp(conv, x, w)[1](2 * g)
+
+
 def scanned(x, w):
     return lax.scan(lambda y, d: (conv(y, w), d), x, jnp.arange(2))[0]
 
@@ -147,6 +152,9 @@ PLACES = {
     "map of checkpoint": (lambda x, w: lax.map(lambda y: jax.checkpoint(conv)(y, w), x[None]), 1),
     "associative_scan": (lambda x, w: lax.associative_scan(lambda a, b: a + b, conv(x, w)), 1),
     "named_call": (jax.named_call(conv, name="here"), 1),
+    "pmap": (lambda x, w: jax.pmap(conv, in_axes=(0, None))(x[:, None], w), 1),
+    "custom_gradient": (custom_gradient, 1),
+    "closed over in jit": (lambda x, w: jax.jit(lambda x: conv(x, w))(x), 1),
 }
 DIFFERENTIABLE = {name: fn for name, (fn, _) in PLACES.items() if "while" not in name}
 
@@ -220,6 +228,77 @@ def test_the_training_step_of_a_small_network():
     check_grads(
         lambda x: jaxdil.accelerate(loss)(params, {"x": x, "y": X}), (X / 4,), 1, modes=("rev",)
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("dots_saveable", True), ("everything_saveable", True), ("nothing_saveable", False)],
+)
+def test_a_checkpoint_policy_sees_laxs_convolution(policy, kept):
+    """What a policy would keep for the way back of lax's convolutions, it keeps of ours."""
+
+    def fn(x, w):
+        return jnp.tanh(conv(jnp.tanh(conv(x, w)), w)).sum()
+
+    x, w = (a.astype(np.float64) / 8 for a in (X, W))
+    checkpointed = jax.checkpoint(fn, policy=getattr(jax.checkpoint_policies, policy))
+    plain = jax.grad(checkpointed, (0, 1))
+    without = counts(jax.grad(fn, (0, 1)), x, w)[0]
+    total = counts(plain, x, w)[0]
+    assert (total == without) == kept
+    for accelerated in (
+        jax.grad(jaxdil.accelerate(checkpointed), (0, 1)),
+        jax.grad(jax.jit(jaxdil.accelerate(checkpointed)), (0, 1)),
+        jaxdil.accelerate(plain),
+    ):
+        assert counts(accelerated, x, w) == (0, total)
+        chex.assert_trees_all_close(accelerated(x, w), plain(x, w), rtol=1e-12, atol=1e-12)
+
+
+def test_a_policy_of_names_and_of_parameters():
+    """A policy is asked about lax's primitive, with lax's parameters."""
+    asked = []
+
+    def policy(primitive, *_, **params):
+        asked.append((primitive, set(params)))
+        return primitive is lax.conv_general_dilated_p
+
+    fn = jax.checkpoint(lambda x, w: jnp.tanh(conv(x, w)).sum(), policy=policy)
+    jax.make_jaxpr(jax.grad(jaxdil.accelerate(fn)))(X, W)
+    known = [params for primitive, params in asked if primitive is lax.conv_general_dilated_p]
+    assert known
+    assert all("method" not in params for params in known)
+    assert not [primitive for primitive, _ in asked if primitive.name == "jaxdil_conv"]
+
+
+def test_names_and_lines_are_kept():
+    """For profilers and for errors: a program says where each convolution stands, as before."""
+
+    def fn(x, w):
+        with jax.named_scope("stem"):
+            return jax.jit(conv)(x, w)
+
+    def places(traced):
+        return [
+            (str(e.source_info.name_stack), e.source_info.traceback.frames[0].line_num)
+            for e in equations(traced.jaxpr)
+            if e.primitive.name in ("conv_general_dilated", "jaxdil_conv")
+        ]
+
+    plain = places(jax.make_jaxpr(fn)(X, W))
+    again = places(jax.make_jaxpr(jaxdil.accelerate(fn))(X, W))
+    assert [name for name, _ in plain] == [name for name, _ in again]
+    assert plain == again
+    text = jax.jit(jaxdil.accelerate(fn)).lower(X, W).as_text(debug_info=True)
+    assert "stem" in text
+    assert "test_transform.py" in text
+
+
+def test_shapes_without_arrays():
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (X, W)]
+    for name in ("jit", "scan", "custom_vjp", "shard_map"):
+        fn = PLACES[name][0]
+        assert jax.eval_shape(jaxdil.accelerate(fn), *shapes) == jax.eval_shape(fn, *shapes)
 
 
 # --- what it leaves alone -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import jax
 from jax import lax
 
 from jaxdil._methods import Convolve
+from jaxdil._plain import plain
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
@@ -20,7 +21,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     """The convolution of lax, channels last."""
     last = problem.rank + 1
     spatial = tuple(range(1, last))
-    return lax.conv_general_dilated(
+    return plain(
         x,
         w,
         window_strides=problem.stride,
