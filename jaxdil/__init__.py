@@ -1,6 +1,6 @@
 """jaxdil: dilated, depthwise, separable, grouped and transposed convolution for JAX."""
 
-from jaxdil import reference, tf
+from jaxdil import reference, tf, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
 from jaxdil._depthwise import depthwise_conv, separable_conv
@@ -57,5 +57,6 @@ __all__ = [
     "space_to_depth",
     "tf",
     "uninstall",
+    "weights",
     "with_space_to_batch",
 ]

@@ -265,6 +265,8 @@ LADDER = [
     {"_conv", "_adjoint", "_resample"},
     {"_depthwise", "_transpose", "_with_space_to_batch"},
     {"_shapes"},
+    {"_kernels"},
+    {"weights"},
     {"tf._arguments"},
     {"tf._conv"},
     {"tf._depthwise", "tf._transpose", "tf._space_to_batch"},
