@@ -8,6 +8,7 @@ from jaxdil._errors import MethodError
 from jaxdil._explain import explain
 from jaxdil._explanation import Explanation, Row
 from jaxdil._install import install, installed, installed_platforms, uninstall
+from jaxdil._pool import avg_pool, max_pool
 from jaxdil._receptive_field import receptive_field
 from jaxdil._resample import (
     batch_to_space,
@@ -25,6 +26,7 @@ from jaxdil._shapes import (
 )
 from jaxdil._transform import accelerate
 from jaxdil._transpose import conv_transpose
+from jaxdil._unfold import fold, unfold
 from jaxdil._with_space_to_batch import with_space_to_batch
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "MethodError",
     "Row",
     "accelerate",
+    "avg_pool",
     "batch_to_space",
     "conv",
     "conv_general_dilated",
@@ -45,9 +48,11 @@ __all__ = [
     "dilate_kernel",
     "effective_kernel_size",
     "explain",
+    "fold",
     "install",
     "installed",
     "installed_platforms",
+    "max_pool",
     "receptive_field",
     "reference",
     "resolve_padding",
@@ -56,6 +61,7 @@ __all__ = [
     "space_to_batch_paddings",
     "space_to_depth",
     "tf",
+    "unfold",
     "uninstall",
     "weights",
     "with_space_to_batch",
