@@ -118,11 +118,11 @@ def avg_pool(
     Cost: about ``2 N C prod(P) sum(log2 window)`` additions.
 
     >>> import jax.numpy as jnp
-    >>> x = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
+    >>> x = jnp.array([3.0, 3, 6, 6]).reshape(1, 4, 1)
     >>> jaxdil.avg_pool(x, window=3, stride=1, padding="SAME").ravel()
-    Array([1.       , 2.       , 3.       , 2.3333333], dtype=float32)
+    Array([2., 4., 5., 4.], dtype=float32)
     >>> jaxdil.avg_pool(x, window=3, stride=1, padding="SAME", count_include_pad=False).ravel()
-    Array([1.5, 2. , 3. , 3.5], dtype=float32)
+    Array([3., 4., 5., 6.], dtype=float32)
     """
     where = "avg_pool"
     _arguments.check_arrays(where, x=x)

@@ -59,8 +59,8 @@ def test_avg_pool(geometry):
     total, taps = y.sum(-2), y.shape[-2]
     for include, count in ((True, taps), (False, inside.sum(-2))):
         got = jaxdil.avg_pool(x, **kw, count_include_pad=include)
-        # The sum is exact, the quotient is rounded.
-        np.testing.assert_allclose(got, total / count, rtol=2**-23)
+        # The sum is exact, the quotient is rounded, or the reciprocal and the product.
+        np.testing.assert_allclose(got, total / count, rtol=2**-22)
     first = jaxdil.avg_pool(
         np.moveaxis(x, -1, 1), **kw, count_include_pad=False, data_format="channels_first"
     )
@@ -122,7 +122,7 @@ def test_long_windows(n, k):
     y, _ = windows.patches(x, (k,), **kw)
     np.testing.assert_array_equal(jaxdil.max_pool(x, window=k, stride=3), y.max(-2))
     got = jaxdil.avg_pool(x, window=k, stride=3)
-    np.testing.assert_allclose(got, y.sum(-2) / k, rtol=2**-23)
+    np.testing.assert_allclose(got, y.sum(-2) / k, rtol=2**-22)
 
 
 def test_half_precision_sums_in_float32():
