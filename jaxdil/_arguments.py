@@ -1,4 +1,4 @@
-"""What users pass, checked and made canonical: integers, padding, layout.
+"""What users pass, checked and made canonical: integers, layout, arrays.
 
 An error names the function and the argument, what came, what is needed and what to do instead.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,31 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdil import _geometry
 from jaxdil._errors import error
 
 __all__ = [
-    "PADDINGS",
     "AxisPadding",
     "DataFormat",
     "Ints",
     "Layout",
     "Padding",
-    "axis_padding",
     "check_arrays",
+    "check_is_array",
     "integer",
     "integers",
     "layout",
-    "paddings",
-    "per_axis",
 ]
 
 Ints: TypeAlias = int | np.integer | Sequence[int | np.integer]
-AxisPadding: TypeAlias = str | int | np.integer | Sequence[int | np.integer]
-Padding: TypeAlias = str | int | np.integer | Sequence[AxisPadding]
+AxisPadding: TypeAlias = str | int | np.integer | Sequence[int | np.integer] | Callable[[int], Any]
+Padding: TypeAlias = AxisPadding | Sequence[AxisPadding] | Mapping[Any, AxisPadding]
 DataFormat: TypeAlias = str | tuple[str, str, str] | lax.ConvDimensionNumbers | None
-
-PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "FULL")
 
 
 # --- integers
@@ -79,71 +73,6 @@ def integers(where: str, name: str, value: Any, rank: int, *, least: int = 1) ->
     return (integer(where, name, value, least=least),) * rank
 
 
-# --- padding
-# -----------------------------------------------------------------------------------------
-
-
-def paddings(
-    where: str,
-    padding: Any,
-    *,
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    input_dilation: Sequence[int],
-) -> tuple[tuple[int, int], ...]:
-    """(lo, hi) for each axis, from any of the forms a user may write."""
-    entries = per_axis(where, padding, len(size))
-    resolved = []
-    for axis, entry in enumerate(entries):
-        extent = _geometry.dilated_size(size[axis], input_dilation[axis])
-        k_eff = _geometry.dilated_size(kernel[axis], dilation[axis])
-        resolved.append(axis_padding(where, entry, extent, k_eff, stride[axis]))
-    return tuple(resolved)
-
-
-def per_axis(where: str, padding: Any, rank: int) -> list[Any]:
-    """One entry of padding for each axis."""
-    if isinstance(padding, str) or not isinstance(padding, (Sequence, np.ndarray)):
-        return [padding] * rank
-    if len(padding) != rank:
-        raise ValueError(
-            error(
-                where,
-                f"padding must have one entry a spatial axis, {rank} in all, got {padding!r}",
-                "An entry is an int, a pair (before, after) or a name."
-                + (f" For one axis write [{tuple(padding)!r}]." if rank == 1 else ""),
-            )
-        )
-    return list(padding)
-
-
-def axis_padding(where: str, entry: Any, extent: int, k_eff: int, stride: int) -> tuple[int, int]:
-    """(lo, hi) of one axis, from a name, an int or a pair."""
-    if isinstance(entry, str):
-        name = entry.upper()
-        if name not in PADDINGS:
-            names = ", ".join(map(repr, PADDINGS))
-            raise ValueError(
-                error(
-                    where,
-                    f"padding must be one of {names}, got {entry!r}",
-                    "Or pass an int, or for each axis an int or a pair (before, after).",
-                )
-            )
-        return _geometry.string_padding(name, extent, k_eff, stride)
-    if isinstance(entry, (Sequence, np.ndarray)):
-        if len(entry) != 2:
-            raise ValueError(
-                error(where, f"padding of an axis must be a pair (before, after), got {entry!r}")
-            )
-        lo, hi = (integer(where, "padding", item) for item in entry)
-        return lo, hi
-    both = integer(where, "padding", entry)
-    return both, both
-
-
 # --- layout
 # ------------------------------------------------------------------------------------------
 
@@ -153,6 +82,7 @@ class Layout(NamedTuple):
 
     numbers: lax.ConvDimensionNumbers
     lead: tuple[int, ...] | None
+    letters: str  # of the spatial axes, "" where they have none
 
     @property
     def rank(self) -> int:
@@ -217,9 +147,10 @@ def layout(
         )
     first, letters = _channels_first(where, data_format, rank, w_shape)
     lead = len(x_shape) - rank - 1
-    spatial = "".join("DHW"[-rank:]) if 0 < rank <= 3 else "S" * rank
+    own = "DHW"[-rank:] if 0 < rank <= 3 else ""
+    spatial = own or "S" * rank
     wanted = "NC" + spatial if first else "N" + spatial + "C"
-    if lead < 0 or (lead > 1 and not letters):
+    if lead < 0 or (lead > 1 and letters is None):
         raise ValueError(
             error(
                 where,
@@ -231,19 +162,18 @@ def layout(
         )
     last = rank + 1
     image = (0, 1, *range(2, last + 1)) if first else (0, last, *range(1, last))
-    return Layout(
-        lax.ConvDimensionNumbers(image, (last, rank, *range(rank)), image), tuple(x_shape[:lead])
-    )
+    numbers = lax.ConvDimensionNumbers(image, (last, rank, *range(rank)), image)
+    return Layout(numbers, tuple(x_shape[:lead]), own if letters is None else letters)
 
 
 def _channels_first(
     where: str, data_format: Any, rank: int, w_shape: Sequence[int]
-) -> tuple[bool, bool]:
-    """Whether channels come first, and whether the format was spelled in letters."""
+) -> tuple[bool, str | None]:
+    """Whether channels come first, and the letters of the spatial axes if it was spelled so."""
     if data_format is None or data_format == "channels_last":
-        return False, False
+        return False, None
     if data_format == "channels_first":
-        return True, False
+        return True, None
     if not isinstance(data_format, str):
         raise TypeError(
             error(where, f"data_format must be a string or dimension numbers, got {data_format!r}")
@@ -268,7 +198,7 @@ def _channels_first(
                 f"{data_format!r} says, so {len(spatial) + 2} axes, got shape {tuple(w_shape)}",
             )
         )
-    return letters[1] == "C" and (rank > 0), True
+    return letters[1] == "C" and (rank > 0), spatial
 
 
 def _explicit(
@@ -288,7 +218,9 @@ def _explicit(
         raise ValueError(
             error(where, f"data_format {numbers!r} is not usable: {reason}")
         ) from reason
-    return Layout(resolved, None)
+    # lax orders the spatial axes as w's string has them.
+    kernel = numbers[1] if isinstance(numbers[1], str) else ""
+    return Layout(resolved, None, "".join(c for c in kernel.upper() if c not in "OI"))
 
 
 # --- arrays
@@ -298,14 +230,7 @@ def _explicit(
 def check_arrays(where: str, **arrays: Any) -> None:
     """Raise unless all are numeric arrays of one dtype."""
     for name, value in arrays.items():
-        if not isinstance(value, (jax.Array, np.ndarray)):
-            raise TypeError(
-                error(
-                    where,
-                    f"{name} must be an array, got {type(value).__name__}",
-                    f"Pass jnp.asarray({name}).",
-                )
-            )
+        check_is_array(where, **{name: value})
         if not jnp.issubdtype(value.dtype, jnp.number):
             raise TypeError(error(where, f"{name} must hold numbers, got dtype {value.dtype}"))
     dtypes = {name: value.dtype for name, value in arrays.items()}
@@ -318,3 +243,16 @@ def check_arrays(where: str, **arrays: Any) -> None:
                 "Nothing is promoted silently; cast one with .astype(...).",
             )
         )
+
+
+def check_is_array(where: str, **arrays: Any) -> None:
+    """Raise unless all are arrays."""
+    for name, value in arrays.items():
+        if not isinstance(value, (jax.Array, np.ndarray)):
+            raise TypeError(
+                error(
+                    where,
+                    f"{name} must be an array, got {type(value).__name__}",
+                    f"Pass jnp.asarray({name}).",
+                )
+            )

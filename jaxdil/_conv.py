@@ -7,20 +7,23 @@ Nothing is computed here. How it is computed is the method's business (``jaxdil.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, Shaped
 
-from jaxdil import _arguments, _window
-from jaxdil._arguments import DataFormat, Ints, Padding
+from jaxdil import _arguments, _bias, _pad, _window
+from jaxdil._arguments import DataFormat, Ints, Layout, Padding
 from jaxdil._dispatch import check_pin
+from jaxdil._errors import error
 from jaxdil._primitive import convolution
+from jaxdil._window import Window
 
-__all__ = ["bind", "conv", "conv_general_dilated"]
+__all__ = ["bind", "check_sharding", "conv", "conv_general_dilated", "padded"]
 
 
 def conv(
@@ -31,10 +34,14 @@ def conv(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     padding: Padding = "SAME",
-    groups: int = 1,
+    padding_mode: str = "zeros",
+    groups: int | None = 1,
+    bias: Num[Array, " O"] | None = None,
+    mask: Shaped[Array, "..."] | None = None,
     data_format: DataFormat = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
     method: str = "auto",
 ) -> Num[Array, "..."]:
     """Dilated, strided, grouped convolution over any number of spatial axes.
@@ -53,14 +60,22 @@ def conv(
         transposed convolution does.
       padding: samples added before and after: "VALID" (none), "SAME" (ceil(n / stride) outputs, an
         odd sample at the end), "SAME_LOWER" (at the start), "CAUSAL" (all at the start, so that no
-        output reads ahead), "FULL" (every overlap), an int, or one entry an axis, each a name, an
-        int or a pair (before, after). Negative entries crop. Strings in any case.
-      groups: number of blocks of channels convolved separately; divides C and O.
+        output reads ahead), "REVERSE_CAUSAL" (all at the end), "FULL" (every overlap), an int, or a
+        function of k_eff that returns (before, after). Or one entry an axis, each of these or a
+        pair (before, after): in a sequence, or by letter or number of the axis, as in
+        ``{"D": "CAUSAL", "H": "SAME", "W": (0, 1)}``; or TensorFlow's pairs for every axis of x.
+        Negative entries crop. Strings in any case.
+      padding_mode: what the padding holds: "zeros", "reflect" (x mirrored about its edge samples),
+        "replicate" (the edge samples) or "circular" (x again and again).
+      groups: number of blocks of channels convolved separately; divides C and O. None: C / I.
+      bias: added to every output channel, (O,).
+      mask: multiplied onto w; of w's shape, boolean or of w's dtype.
       data_format: order of the axes of x and y: "channels_last" (the default), "channels_first",
         letters ("NHWC", "NCHW", "NWC", ...), or three strings as for ``lax`` (then w is in the
         given order too).
       precision: as in ``lax.conv_general_dilated``.
       preferred_element_type: dtype to accumulate in and return, as in ``lax``.
+      out_sharding: as in ``lax.conv_general_dilated``, for explicitly sharded arrays.
       method: "auto" (the fastest known), or the name of a formulation: "xla", "taps", "phases",
         "correlate", "space_to_batch". A pinned method serves or raises; with " or auto" after its
         name it serves or leaves the choice open. Its derivatives take the same method where it can
@@ -72,7 +87,8 @@ def conv(
 
     Raises:
       ValueError: if sizes do not fit: a kernel larger than the padded input (never an empty
-        result), channels that do not match, a wrong number of axes, a stride or dilation below 1.
+        result), channels that do not match, a wrong number of axes, a stride or dilation below 1,
+        a reflection of more samples than there are.
       TypeError: for integers that are not, arrays that are not, and two dtypes at once.
       MethodError: if a pinned method cannot serve.
 
@@ -97,10 +113,14 @@ def conv(
         dilation=dilation,
         input_dilation=input_dilation,
         padding=padding,
+        padding_mode=padding_mode,
         groups=groups,
+        bias=bias,
+        mask=mask,
         data_format=data_format,
         precision=precision,
         preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
         method=method,
     )
 
@@ -182,15 +202,20 @@ def bind(
     dilation: Any = 1,
     input_dilation: Any = 1,
     padding: Any,
-    groups: int = 1,
+    padding_mode: Any = "zeros",
+    groups: Any = 1,
+    bias: Any = None,
+    mask: Any = None,
     data_format: Any = None,
     precision: Any = None,
     preferred_element_type: Any = None,
+    out_sharding: Any = None,
     method: str = "auto",
 ) -> jax.Array:
     """What every convolution of this package does: check its arguments and bind conv_p."""
     check_pin(where, method)
     layout = _arguments.layout(where, x.shape, w.shape, data_format)
+    check_sharding(where, layout, out_sharding)
     x = layout.merge(x)
     window = _window.forward(
         where,
@@ -203,17 +228,61 @@ def bind(
         padding=padding,
         groups=groups,
     )
-    y = convolution(
-        x,
-        jnp.asarray(w),
-        method=method,
-        window_strides=window.stride,
-        padding=window.padding,
-        lhs_dilation=window.input_dilation,
-        rhs_dilation=window.dilation,
-        dimension_numbers=layout.numbers,
-        feature_group_count=window.groups,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    channels = layout.window(w.shape)[2]
+    _bias.check_bias(where, bias, channels, x.dtype, preferred_element_type)
+    w = _bias.masked(where, jnp.asarray(w), mask)
+    x, pads = padded(where, x, layout, window, padding_mode)
+
+    def call(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
+        return convolution(
+            x,
+            w,
+            method=method,
+            window_strides=window.stride,
+            padding=pads,
+            lhs_dilation=window.input_dilation,
+            rhs_dilation=window.dilation,
+            dimension_numbers=layout.numbers,
+            feature_group_count=window.groups,
+            precision=precision,
+            preferred_element_type=dtype,
+            out_sharding=out_sharding,
+        )
+
+    axis, preferred = layout.numbers.out_spec[1], preferred_element_type
+    y = _bias.add_bias(call, x, w, bias, axis=axis, preferred=preferred, sums=False)
     return layout.restore(y)
+
+
+def padded(
+    where: str, x: jax.Array, layout: Layout, window: Window, mode: Any
+) -> tuple[jax.Array, Sequence[tuple[int, int]]]:
+    """The image continued as the mode says, and the zeros that are still to be put around it."""
+    mode = _pad.check(where, mode, window.size, window.padding)
+    if mode == "zeros":
+        return x, window.padding
+    if max(window.input_dilation, default=1) > 1:
+        raise ValueError(
+            error(
+                where,
+                f"padding_mode={mode!r} continues the samples of x, and input_dilation="
+                f"{window.input_dilation} puts zeros between them: it could mean two things",
+                "Pad x first, or call jaxdil.conv_transpose.",
+            )
+        )
+    pads = [(0, 0)] * x.ndim
+    for axis, pair in zip(layout.numbers.lhs_spec[2:], window.padding, strict=True):
+        pads[axis] = pair
+    return _pad.pad(x, pads, 0, mode), [(0, 0)] * layout.rank
+
+
+def check_sharding(where: str, layout: Layout, out_sharding: Any) -> None:
+    """Raise if a sharding is given of a result that is yet to be reshaped."""
+    if out_sharding is not None and layout.lead is not None and len(layout.lead) != 1:
+        raise ValueError(
+            error(
+                where,
+                f"out_sharding is for x with one batch axis, got {len(layout.lead)} of them",
+                "Reshape x to one batch axis first.",
+            )
+        )

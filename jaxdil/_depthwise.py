@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, Shaped
 
-from jaxdil import _arguments, _window
+from jaxdil import _arguments, _bias, _window
 from jaxdil._arguments import DataFormat, Ints, Padding
 from jaxdil._conv import bind
 from jaxdil._errors import error
@@ -30,9 +30,13 @@ def depthwise_conv(
     stride: Ints = 1,
     dilation: Ints = 1,
     padding: Padding = "SAME",
+    padding_mode: str = "zeros",
+    bias: Num[Array, " O"] | None = None,
+    mask: Shaped[Array, "*K C M"] | None = None,
     data_format: DataFormat = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
     method: str = "auto",
 ) -> Num[Array, "..."]:
     """Convolution of each channel with kernels of its own.
@@ -47,9 +51,13 @@ def depthwise_conv(
       stride: samples between neighbouring outputs, >= 1.
       dilation: samples between neighbouring taps, >= 1.
       padding: as in `conv`.
+      padding_mode: as in `conv`.
+      bias: added to every output channel, (C M,).
+      mask: multiplied onto w, in its shape.
       data_format: a name or letters, as in `conv`.
       precision: as in `conv`.
       preferred_element_type: as in `conv`.
+      out_sharding: as in `conv`.
       method: as in `conv`.
 
     Returns:
@@ -72,7 +80,7 @@ def depthwise_conv(
     """
     where = "depthwise_conv"
     _arguments.check_arrays(where, x=x, w=w)
-    w, groups = _grouped(where, x, w, data_format)
+    w, groups = _grouped(where, x, _bias.masked(where, w, mask), data_format)
     return bind(
         where,
         x,
@@ -80,10 +88,13 @@ def depthwise_conv(
         stride=stride,
         dilation=dilation,
         padding=padding,
+        padding_mode=padding_mode,
         groups=groups,
+        bias=bias,
         data_format=data_format,
         precision=precision,
         preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
         method=method,
     )
 
@@ -96,9 +107,12 @@ def separable_conv(
     stride: Ints = 1,
     dilation: Ints = 1,
     padding: Padding = "SAME",
+    padding_mode: str = "zeros",
+    bias: Num[Array, " O"] | None = None,
     data_format: DataFormat = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
     method: str = "auto",
 ) -> Num[Array, "..."]:
     """A depthwise convolution followed by a 1x1 convolution that mixes its channels.
@@ -112,9 +126,12 @@ def separable_conv(
       stride: of the depthwise part.
       dilation: of the depthwise part.
       padding: of the depthwise part, as in `conv`.
+      padding_mode: of the depthwise part, as in `conv`.
+      bias: added to every output channel, (O,).
       data_format: a name or letters, as in `conv`.
       precision: as in `conv`.
       preferred_element_type: as in `conv`, for both parts.
+      out_sharding: as in `conv`, of the result.
       method: as in `conv`, for the depthwise part; the pointwise one is always chosen.
 
     Returns:
@@ -150,6 +167,7 @@ def separable_conv(
                 f"depthwise_w {depthwise_w.shape} makes {mixed} channels (C * M) for it to mix.",
             )
         )
+    _bias.check_bias(where, bias, pointwise_w.shape[-1], x.dtype, preferred_element_type)
     y = bind(
         where,
         x,
@@ -157,6 +175,7 @@ def separable_conv(
         stride=stride,
         dilation=dilation,
         padding=padding,
+        padding_mode=padding_mode,
         groups=groups,
         data_format=data_format,
         precision=precision,
@@ -171,7 +190,9 @@ def separable_conv(
         data_format=data_format,
         precision=precision,
         padding="VALID",
+        bias=bias,
         preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
     )
 
 

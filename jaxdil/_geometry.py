@@ -44,6 +44,8 @@ def string_padding(name: str, n: int, k_eff: int, stride: int) -> tuple[int, int
             return 0, 0
         case "CAUSAL":
             return k_eff - 1, 0
+        case "REVERSE_CAUSAL":
+            return 0, k_eff - 1
         case "FULL":
             return k_eff - 1, k_eff - 1
     # SAME: ceil(n / stride) outputs. The odd sample goes to the end; SAME_LOWER puts it at the

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Num
 
-from jaxdil import _arguments, _geometry, _window
+from jaxdil import _arguments, _geometry, _padding, _window
 from jaxdil._adjoint import named_layout
 from jaxdil._arguments import DataFormat, Ints, Padding
 from jaxdil._transpose import transposed_window
@@ -89,18 +89,20 @@ def resolve_padding(
     stride: Ints = 1,
     dilation: Ints = 1,
     input_dilation: Ints = 1,
+    data_format: DataFormat = None,
 ) -> tuple[tuple[int, int], ...]:
     """The samples (before, after) that `conv` adds on each axis for a padding.
 
     SAME: ``total = max((ceil(n / s) - 1) s + k_eff - n, 0)``, of which ``total // 2`` before.
 
     Args:
-      padding: a name, an int, or an entry for each axis, as in `conv`.
+      padding: in any form that `conv` takes.
       size: spatial sizes of the input.
       kernel: taps of the kernel on each axis.
       stride: as in `conv`.
       dilation: as in `conv`.
       input_dilation: as in `conv`; names then count the inserted zeros as samples.
+      data_format: as in `conv`, for a padding that tells axes by letter or pads every axis.
 
     Returns:
       A pair for each axis.
@@ -113,14 +115,19 @@ def resolve_padding(
     ((0, 1), (0, 1))
     >>> jaxdil.resolve_padding(("CAUSAL", 1), size=(9, 9), kernel=(3, 3), dilation=4)
     ((8, 0), (1, 1))
+    >>> jaxdil.resolve_padding({"W": lambda k: (k, 0), "H": "SAME"}, size=(9, 9), kernel=(3, 3))
+    ((1, 1), (3, 0))
     """
     where = "resolve_padding"
     rank = len(size)
-    return _arguments.paddings(
+    sizes = _arguments.integers(where, "size", size, rank, least=0)
+    taps = _arguments.integers(where, "kernel", kernel, rank)
+    layout = _arguments.layout(where, (1, *sizes, 1), (*taps, 1, 1), data_format)
+    return _padding.paddings(
         where,
-        padding,
-        size=_arguments.integers(where, "size", size, rank, least=0),
-        kernel=_arguments.integers(where, "kernel", kernel, rank),
+        _padding.entries(where, padding, layout),
+        size=sizes,
+        kernel=taps,
         stride=_arguments.integers(where, "stride", stride, rank),
         dilation=_arguments.integers(where, "dilation", dilation, rank),
         input_dilation=_arguments.integers(where, "input_dilation", input_dilation, rank),
@@ -135,7 +142,7 @@ def conv_output_shape(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     padding: Padding = "SAME",
-    groups: int = 1,
+    groups: int | None = 1,
     data_format: DataFormat = None,
 ) -> tuple[int, ...]:
     """Shape of what `conv` returns: ``P = floor((n_eff + lo + hi - k_eff) / s) + 1`` on each axis.

@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Num
+from jaxtyping import Array, Num, Shaped
 
-from jaxdil import _arguments, _geometry, _window
+from jaxdil import _arguments, _bias, _geometry, _pad, _padding, _window
 from jaxdil._adjoint import by_input, named_layout
 from jaxdil._arguments import DataFormat, Ints, Layout, Padding
+from jaxdil._conv import check_sharding
 from jaxdil._dispatch import check_pin
 from jaxdil._errors import error
 from jaxdil._window import Window
@@ -35,10 +38,14 @@ def conv_transpose(
     output_padding: Ints = 0,
     output_shape: Sequence[int] | None = None,
     convention: Literal["minimal", "lax"] = "minimal",
+    padding_mode: str = "zeros",
     groups: int = 1,
+    bias: Num[Array, " O"] | None = None,
+    mask: Shaped[Array, "..."] | None = None,
     data_format: DataFormat = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
     method: str = "auto",
 ) -> Num[Array, "..."]:
     """Transposed convolution: the adjoint of `conv` with the same kernel and the same options.
@@ -55,18 +62,24 @@ def conv_transpose(
       stride: samples of the output between neighbouring samples of x, >= 1.
       dilation: samples of the output between neighbouring taps, >= 1.
       padding: that of the transposed convolution, so it crops the output: "SAME" gives n s samples,
-        "VALID" crops nothing, pairs (lo, hi) crop that many at either end. "CAUSAL" is refused, as
-        it could mean two things.
+        "VALID" crops nothing, pairs (lo, hi) crop that many at either end; in any form that `conv`
+        takes. "CAUSAL" and "REVERSE_CAUSAL" are refused, as they could mean two things.
       output_padding: further samples at the end, < max(stride, dilation), for paddings other than
         "SAME" (PyTorch's argument).
       output_shape: spatial sizes of y, where stride > 1 leaves a choice (TensorFlow's argument).
       convention: size under "VALID": "minimal" is (n - 1) s + k_eff, the smallest whose convolution
         gives n (TensorFlow, PyTorch); "lax" is n s + max(k_eff - s, 0) (lax, Flax, Haiku, Keras).
         They differ where s > k_eff, by zeros at the end.
+      padding_mode: that of the transposed convolution. With "zeros" what is cropped is lost. In
+        every other mode it was read from inside, so it is added back there: "circular" wraps it
+        round, "reflect" mirrors it in, "replicate" adds it to the edge.
       groups: number of blocks of channels; divides C and O.
+      bias: added to every output channel, (O,).
+      mask: multiplied onto w; of w's shape, boolean or of w's dtype.
       data_format: as in `conv`; three strings are not taken.
       precision: as in `conv`.
       preferred_element_type: as in `conv`.
+      out_sharding: as in `conv`.
       method: as in `conv`.
 
     Returns:
@@ -95,6 +108,7 @@ def conv_transpose(
     _arguments.check_arrays(where, x=x, w=w)
     check_pin(where, method)
     layout = named_layout(where, x.shape, w.shape, data_format)
+    check_sharding(where, layout, out_sharding)
     x = layout.merge(x)
     window = transposed_window(
         where,
@@ -109,16 +123,44 @@ def conv_transpose(
         convention=convention,
         groups=groups,
     )
-    y = by_input(
+    channels = layout.window(w.shape)[1] * window.groups
+    _bias.check_bias(where, bias, channels, x.dtype, preferred_element_type)
+    w = _bias.masked(where, jnp.asarray(w), mask)
+    mode = _pad.check(where, padding_mode, window.size, window.padding)
+    inner = window if mode == "zeros" else _unpadded(window)
+    _, channel_axis, *spatial = layout.numbers.lhs_spec
+
+    def call(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
+        y = by_input(
+            x,
+            w,
+            layout,
+            inner,
+            precision=precision,
+            preferred_element_type=dtype,
+            out_sharding=out_sharding,
+            method=method,
+        )
+        if mode == "zeros":
+            return y
+        return _pad.fold(y, window.padding, min(spatial, default=0), mode)
+
+    y = _bias.add_bias(
+        call,
         x,
         w,
-        layout,
-        window,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        method=method,
+        bias,
+        axis=channel_axis,
+        preferred=preferred_element_type,
+        sums=mode != "zeros",
     )
     return layout.restore(y)
+
+
+def _unpadded(window: Window) -> Window:
+    """The same convolution, of an image that has its padding already."""
+    size = [n + lo + hi for n, (lo, hi) in zip(window.size, window.padding, strict=True)]
+    return window._replace(size=tuple(size), padding=((0, 0),) * len(size))
 
 
 def transposed_window(
@@ -158,7 +200,7 @@ def transposed_window(
     wanted: Sequence[int | None] = (None,) * rank
     if output_shape is not None:
         wanted = _arguments.integers(where, "output_shape", output_shape, rank, least=0)
-    entries = _arguments.per_axis(where, padding, rank)
+    entries = _padding.entries(where, padding, layout)
     axes = [
         _transposed_axis(where, *axis, convention=convention)
         for axis in zip(
@@ -192,14 +234,16 @@ def _transposed_axis(
 ) -> tuple[int, tuple[int, int]]:
     """Output size and padding (lo, hi) of the transposed convolution's own forward, on one axis."""
     k_eff = _geometry.dilated_size(k, dilation)
-    name = entry.upper() if isinstance(entry, str) else None
-    if name == "CAUSAL":
+    name = _padding.name_of(entry)
+    if name in ("CAUSAL", "REVERSE_CAUSAL"):
+        order, side = (1, "ahead of") if name == "CAUSAL" else (-1, "behind")
         raise ValueError(
             error(
                 where,
-                "padding='CAUSAL' could mean two things for a transposed convolution",
-                f"No output ahead of its input: padding={(0, max(k_eff - stride, 0))} there.",
-                f"The adjoint of a causal convolution: padding={(k_eff - 1, 0)}.",
+                f"padding={name!r} could mean two things for a transposed convolution",
+                f"No output {side} its input: padding={(0, max(k_eff - stride, 0))[::order]} "
+                "there.",
+                f"The adjoint of such a convolution: padding={(k_eff - 1, 0)[::order]}.",
             )
         )
     if extra and wanted is not None:
@@ -218,7 +262,7 @@ def _transposed_axis(
         out = most if wanted is None else wanted
         pads = _geometry.string_padding(name, out, k_eff, stride)
     else:
-        pads = _arguments.axis_padding(where, entry, n, k_eff, stride)
+        pads = _padding.axis_padding(where, entry, n, k_eff, stride)
         least = stride * (n - 1) + k_eff - sum(pads)
         most = least + stride - 1
         out = least + extra if wanted is None else wanted

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxdil import _arguments, _geometry
+from jaxdil import _arguments, _geometry, _padding
 from jaxdil._arguments import Layout
 from jaxdil._errors import error
 
 __all__ = ["Window", "check_channels", "check_taps", "forward"]
+
+# Paddings under which stride 1 keeps the size.
+KEEPING = ("SAME", "SAME_LOWER", "CAUSAL", "REVERSE_CAUSAL")
 
 
 class Window(NamedTuple):
@@ -51,6 +54,8 @@ def forward(
     _, size, channels = layout.image(x_shape)
     kernel, inner, outer = layout.window(w_shape)
     check_taps(where, kernel)
+    if groups is None:  # what the channels say, if they say anything
+        groups = channels // inner if inner and channels and channels % inner == 0 else 1
     groups = _arguments.integer(where, "groups", groups, least=1)
     check_channels(where, channels, inner, outer, groups)
     axes = {
@@ -58,8 +63,9 @@ def forward(
         "dilation": _arguments.integers(where, "dilation", dilation, layout.rank),
         "input_dilation": _arguments.integers(where, "input_dilation", input_dilation, layout.rank),
     }
-    pads = _arguments.paddings(where, padding, size=size, kernel=kernel, **axes)
-    positions = _positions(where, padding, size=size, kernel=kernel, padding=pads, **axes)
+    entries = _padding.entries(where, padding, layout)
+    pads = _padding.paddings(where, entries, size=size, kernel=kernel, **axes)
+    positions = _positions(where, entries, size=size, kernel=kernel, padding=pads, **axes)
     return Window(size, kernel, **axes, padding=pads, positions=positions, groups=groups)
 
 
@@ -96,7 +102,7 @@ def check_channels(where: str, channels: int, inner: int, outer: int, groups: in
 
 def _positions(
     where: str,
-    named: Any,
+    entries: Sequence[Any],
     *,
     size: Sequence[int],
     kernel: Sequence[int],
@@ -114,9 +120,7 @@ def _positions(
             n, k, stride=s, dilation=d, padding=(lo, hi), input_dilation=a
         )
         # Padding that keeps the size keeps nothing of nothing: ceil(0 / s) = 0 outputs is right.
-        one = isinstance(named, str) or not isinstance(named, Sequence)
-        name = named if one else named[axis]
-        kept = n == 0 and isinstance(name, str) and name.upper() in ("SAME", "SAME_LOWER", "CAUSAL")
+        kept = n == 0 and _padding.name_of(entries[axis]) in KEEPING
         if count == 0 and not kept:
             extent, k_eff = _geometry.dilated_size(n, a), _geometry.dilated_size(k, d)
             raise ValueError(

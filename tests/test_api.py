@@ -261,6 +261,7 @@ LADDER = [
     {"_dispatch"},
     {"_primitive"},
     {"_arguments", "_pad"},
+    {"_padding", "_bias"},
     {"_window"},
     {"_conv", "_adjoint", "_resample", "_slide"},
     {"_depthwise", "_transpose", "_with_space_to_batch", "_pool", "_unfold"},

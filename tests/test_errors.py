@@ -378,7 +378,8 @@ def test_a_name_that_is_no_padding(fn, padding, nothing_is_bound):
     refused(
         lambda: fn(*shapes(fn), padding=padding),
         ValueError,
-        f"{fn.__name__}: padding must be one of 'VALID', 'SAME', 'SAME_LOWER', 'CAUSAL', 'FULL', "
+        f"{fn.__name__}: padding must be one of 'VALID', 'SAME', 'SAME_LOWER', 'CAUSAL', "
+        f"'REVERSE_CAUSAL', 'FULL', "
         f"got {name!r}",
         "Or pass an int",
         "a pair (before, after)",
