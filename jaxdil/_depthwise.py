@@ -17,7 +17,7 @@ from jaxtyping import Array, Num, Shaped
 
 from jaxdil import _arguments, _bias, _window
 from jaxdil._arguments import DataFormat, Ints, Padding
-from jaxdil._conv import bind
+from jaxdil._conv import bind, check_sharding
 from jaxdil._errors import error
 
 __all__ = ["depthwise_conv", "separable_conv"]
@@ -168,6 +168,7 @@ def separable_conv(
             )
         )
     _bias.check_bias(where, bias, pointwise_w.shape[-1], x.dtype, preferred_element_type)
+    check_sharding(where, _arguments.layout(where, x.shape, w.shape, data_format), out_sharding)
     y = bind(
         where,
         x,

@@ -106,11 +106,12 @@ def _platform(name: str | None) -> str:
 
 
 class _Found(NamedTuple):
-    """An equation of conv_p, the scopes around it, outermost first, and how often it runs."""
+    """An equation of conv_p, the scopes around it, outermost first, its runs and its source."""
 
     eqn: Any
     path: str
     times: int
+    source: str
 
     @property
     def is_transposed(self) -> bool:
@@ -118,18 +119,21 @@ class _Found(NamedTuple):
         return "transpose(" in self.path.rpartition("rematted_computation")[2]
 
 
-def _convolutions(jaxpr: Jaxpr, path: str = "", times: int = 1) -> Iterator[_Found]:
+def _convolutions(
+    jaxpr: Jaxpr, path: str = "", times: int = 1, source: str = ""
+) -> Iterator[_Found]:
     for eqn in jaxpr.eqns:
         here = f"{path}/{eqn.source_info.name_stack}"
+        # In a program inside another, JAX may know no frame outside of it.
         if eqn.primitive is conv_p:
-            yield _Found(eqn, here, times)
+            yield _Found(eqn, here, times, _source(eqn) or source)
         trips = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         for value in eqn.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(inner, ClosedJaxpr):
-                    yield from _convolutions(inner.jaxpr, here, times * trips)
-                elif isinstance(inner, Jaxpr):
-                    yield from _convolutions(inner, here, times * trips)
+                program = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+                if isinstance(program, Jaxpr):
+                    around = _source(eqn) or source
+                    yield from _convolutions(program, here, times * trips, around)
 
 
 def _gradients(eqn: Any) -> list[tuple[str, _Found]]:
@@ -181,7 +185,7 @@ def _row(found: _Found, platform: str) -> Row:
     choice = choice_of(x, w, y, params, platform)
     problem = _layout.problem_of(x, w, y, params)
     return Row(
-        source=_source(eqn),
+        source=found.source,
         name=_name(found.path),
         role=_role(found),
         times=found.times,

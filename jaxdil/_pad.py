@@ -36,6 +36,8 @@ def pad(
     x = jnp.asarray(x)
     mode = check(where, mode, x.shape[first_axis : first_axis + len(pads)], pads)
     for axis, (lo, hi) in enumerate(pads, start=first_axis):
+        if lo == hi == 0:
+            continue
         x = _pad(x, max(lo, 0), max(hi, 0), axis, mode)
         x = _slice(x, max(-lo, 0), x.shape[axis] - max(-hi, 0), axis)
     return x
@@ -48,6 +50,8 @@ def fold(
     sizes = [y.shape[a] - lo - hi for a, (lo, hi) in enumerate(pads, start=first_axis)]
     mode = check(where, mode, sizes, pads)
     for axis, (lo, hi) in enumerate(pads, start=first_axis):
+        if lo == hi == 0:
+            continue
         y = _zeros(y, max(-lo, 0), max(-hi, 0), axis)  # what was cropped reaches nothing
         y = _fold(y, max(lo, 0), max(hi, 0), axis, mode)
     return y
@@ -114,7 +118,7 @@ def _pad(x: jax.Array, lo: int, hi: int, axis: int, mode: str) -> jax.Array:
 
 def _fold(y: jax.Array, lo: int, hi: int, axis: int, mode: str) -> jax.Array:
     n = y.shape[axis] - lo - hi
-    if mode == "circular" and lo + hi:
+    if mode == "circular":
         # Zeros until both ends stand at the border of a period, then the periods upon each other.
         y = _zeros(y, -lo % n, -hi % n, axis)
         y = y.reshape(*y.shape[:axis], -1, n, *y.shape[axis + 1 :])

@@ -432,6 +432,217 @@ def test_padding_that_is_not_an_integer(fn, padding, nothing_is_bound):
     )
 
 
+@over(*EVERY)
+@pytest.mark.parametrize(
+    ("padding", "words"),
+    [
+        ({"X": 1, "W": 1}, "got 'X' in {'X': 1, 'W': 1}"),
+        ({"H": 1, "W": 1, 0: 1}, "got 0 in"),
+        ({"H": 1, 2: 1}, "got 2 in"),
+        ({-1: 1, 0: 1}, "got -1 in"),
+        ({"HW": 1}, "got 'HW' in"),
+    ],
+    ids=str,
+)
+def test_padding_of_an_axis_that_is_none(fn, padding, words, nothing_is_bound):
+    refused(
+        lambda: fn(*shapes(fn), padding=padding),
+        ValueError,
+        f"{fn.__name__}: padding names each spatial axis once, by one of the letters 'HW' or a "
+        f"number from 0 to 1, {words}",
+        "Letters are those of data_format, or W, HW and DHW if it has none.",
+        bound=nothing_is_bound,
+    )
+
+
+@over(*EVERY)
+def test_padding_that_leaves_an_axis_out(fn, nothing_is_bound):
+    for padding, missing in (({"H": "CAUSAL"}, "'W'"), ({"W": 1}, "'H'"), ({}, "'H'")):
+        refused(
+            lambda p=padding: fn(*shapes(fn), padding=p),
+            ValueError,
+            f"{fn.__name__}: padding has no entry for the axis {missing}, got {padding!r}",
+            "Write 'VALID' for an axis without padding.",
+            bound=nothing_is_bound,
+        )
+
+
+def test_axes_without_letters(nothing_is_bound):
+    shapes = (1, 4, 4, 4, 4, 1), (2, 2, 2, 2, 1, 1)
+    for padding, words in (
+        ({"W": 1}, "each spatial axis once, by a number from 0 to 3, got 'W'"),
+        ({0: 1, 1: 1, 2: 1}, "padding has no entry for the axis 3"),
+        ({0.0: 1}, "an axis of padding must be an integer, got 0.0 of type float"),
+    ):
+        refused(
+            lambda p=padding: conv(*shapes, padding=p),
+            TypeError if "integer" in words else ValueError,
+            words,
+            bound=nothing_is_bound,
+        )
+
+
+@over(*EVERY)
+@pytest.mark.parametrize("first", [True, False])
+def test_padding_of_batch_or_channels(fn, first, nothing_is_bound):
+    """A pair for every axis, TensorFlow's form, cannot pad those."""
+    padding = [(0, 1), (1, 1), (1, 1), (0, 0)] if first else ((0, 0), (1, 1), (1, 1), (1, 0))
+    name = "batch, which is axis 0" if first else "channels, which is axis 3"
+    refused(
+        lambda: fn(*shapes(fn), padding=padding),
+        ValueError,
+        f"{fn.__name__}: padding with a pair for every axis of x has (0, 0) for the {name}, "
+        f"got {padding!r}",
+        "For the 2 spatial axes alone, write 2 pairs.",
+        bound=nothing_is_bound,
+    )
+
+
+@over(*EVERY)
+def test_a_function_that_makes_no_padding(fn, nothing_is_bound):
+    for made, kind, words in (
+        (None, TypeError, "padding must be an integer, got None"),
+        ((1,), ValueError, "padding of an axis must be a pair (before, after), got (1,)"),
+        ("SOME", ValueError, "padding must be one of 'VALID'"),
+    ):
+        refused(
+            lambda m=made: fn(*shapes(fn), padding=lambda k: m),
+            kind,
+            f"{fn.__name__}: {words}",
+            bound=nothing_is_bound,
+        )
+
+
+@over(*FORWARD, *TRANSPOSED)
+@pytest.mark.parametrize(
+    ("name", "mode"), [("circular", "circular"), ("WRAP", "circular"), ("edge", "replicate")]
+)
+def test_a_mode_in_place_of_an_amount(fn, name, mode, nothing_is_bound):
+    """Flax writes padding="CIRCULAR"; here that says how much and something else says of what."""
+    refused(
+        lambda: fn(*shapes(fn), padding=name),
+        ValueError,
+        f"got {name!r}",
+        f"What the padding holds is another argument: padding_mode={mode!r}.",
+        bound=nothing_is_bound,
+    )
+
+
+# --- what the padding holds -----------------------------------------------------------------------
+
+MODAL = (conv, depthwise_conv, separable_conv, conv_transpose)
+
+
+@over(*MODAL)
+@pytest.mark.parametrize("mode", ["wrap", "SAME", None, 0], ids=repr)
+def test_a_mode_that_is_none(fn, mode, nothing_is_bound):
+    refused(
+        lambda: fn(*shapes(fn), padding_mode=mode),
+        ValueError,
+        f"{fn.__name__}: padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', "
+        f"got {mode!r}",
+        "how much there is of it is said by padding.",
+        bound=nothing_is_bound,
+    )
+
+
+@over(*MODAL)
+def test_a_reflection_of_more_than_there_is(fn, nothing_is_bound):
+    x, w = shapes(fn)
+    # A transposed convolution mirrors back into its output, which is to have 6 samples too.
+    x, pads = ((2, 7, 12, 4), [(1, 1), (2, 6)]) if fn is conv_transpose else (x, [(0, 0), (1, 6)])
+    refused(
+        lambda: fn(x, w, padding=pads, padding_mode="reflect"),
+        ValueError,
+        f"{fn.__name__}: padding_mode='reflect' has 5 samples to mirror on spatial axis 1 of 6, "
+        f"got padding {pads[1]}",
+        "Pad less there, or take 'replicate' or 'circular', which go on for ever.",
+        bound=nothing_is_bound,
+    )
+
+
+@over(conv, depthwise_conv, separable_conv)
+def test_an_empty_axis_has_nothing_to_repeat(fn, nothing_is_bound):
+    refused(
+        lambda: fn((1, 7, 0, 4), (3, 3, 4, 4), padding_mode="circular"),
+        ValueError,
+        f"{fn.__name__}: padding_mode='circular' repeats samples, and spatial axis 1 has none",
+        "Padding (1, 1) can hold zeros there.",
+        bound=nothing_is_bound,
+    )
+
+
+def test_a_mode_with_zeros_between_the_samples(nothing_is_bound):
+    refused(
+        lambda: conv((1, 7, 6, 4), (3, 3, 4, 4), padding_mode="replicate", input_dilation=(1, 2)),
+        ValueError,
+        "conv: padding_mode='replicate' continues the samples of x, and input_dilation=(1, 2) puts "
+        "zeros between them: it could mean two things",
+        "Pad x first, or call jaxdil.conv_transpose.",
+        bound=nothing_is_bound,
+    )
+
+
+# --- bias, mask, sharding -------------------------------------------------------------------------
+
+OUTPUTS = {conv: 4, depthwise_conv: 16, separable_conv: 3, conv_transpose: 4}
+
+
+@over(*OUTPUTS)
+def test_bias(fn, nothing_is_bound):
+    channels, where = OUTPUTS[fn], f"{fn.__name__}: "
+    need = f"bias must have shape ({channels},), one entry an output channel, got "
+    for bias, kind, words in (
+        ([0.0] * channels, TypeError, "bias must be an array, got list"),
+        (ones(channels + 1), ValueError, f"{need}({channels + 1},)"),
+        (ones(1, channels), ValueError, f"{need}(1, {channels})"),
+        (
+            ones(channels, dtype=np.float64),
+            TypeError,
+            "bias must have the dtype of x, float32, got float64\n  Nothing is promoted silently",
+        ),
+    ):
+        refused(lambda b=bias: fn(*shapes(fn), bias=b), kind, where + words, bound=nothing_is_bound)
+    refused(
+        lambda: fn(*shapes(fn), bias=ones(channels, dtype=int), preferred_element_type=np.float64),
+        TypeError,
+        "bias must have the dtype of x, float32 or the result's, float64, got int64",
+        bound=nothing_is_bound,
+    )
+
+
+@over(conv, depthwise_conv, conv_transpose)
+def test_mask(fn, nothing_is_bound):
+    for mask, kind, words in (
+        ([1], TypeError, "mask must be an array, got list"),
+        (ones(3, 3), ValueError, "mask must have the shape of w, (3, 3, 4, 4), got (3, 3)"),
+        (
+            ones(3, 3, 4, 4, dtype=np.int32),
+            TypeError,
+            "mask must be boolean or have the dtype of w, float32, got int32",
+        ),
+    ):
+        refused(
+            lambda m=mask: fn(*shapes(fn), mask=m),
+            kind,
+            f"{fn.__name__}: {words}",
+            bound=nothing_is_bound,
+        )
+
+
+@over(*MODAL)
+def test_a_sharding_of_a_result_that_is_reshaped(fn, nothing_is_bound):
+    spec = jax.sharding.PartitionSpec("d")
+    for x, count in (((7, 6, 4), 0), ((2, 2, 7, 6, 4), 2)):
+        refused(
+            lambda x=x: fn(x, (3, 3, 4, 4), data_format="NHWC", out_sharding=spec),
+            ValueError,
+            f"{fn.__name__}: out_sharding is for x with one batch axis, got {count} of them",
+            "Reshape x to one batch axis first.",
+            bound=nothing_is_bound,
+        )
+
+
 # --- layout ---------------------------------------------------------------------------------------
 
 
@@ -600,7 +811,15 @@ def test_causal_could_mean_two_things(fn, nothing_is_bound):
         ValueError,
         f"{fn.__name__}: padding='CAUSAL' could mean two things for a transposed convolution",
         "No output ahead of its input: padding=(0, 5)",
-        "The adjoint of a causal convolution: padding=(6, 0).",
+        "The adjoint of such a convolution: padding=(6, 0).",
+        bound=nothing_is_bound,
+    )
+    refused(
+        lambda: fn(*shapes(fn), padding=["SAME", "reverse_causal"], stride=2, dilation=3),
+        ValueError,
+        f"{fn.__name__}: padding='REVERSE_CAUSAL' could mean two things",
+        "No output behind its input: padding=(5, 0)",
+        "The adjoint of such a convolution: padding=(0, 6).",
         bound=nothing_is_bound,
     )
 
@@ -841,7 +1060,18 @@ def test_no_input_channels_give_zeros():
 
 # --- the whole ------------------------------------------------------------------------------------
 
-MODULES = ("_arguments", "_window", "_adjoint", "_conv", "_shapes", "_dispatch", "_primitive")
+MODULES = (
+    "_arguments",
+    "_padding",
+    "_pad",
+    "_bias",
+    "_window",
+    "_adjoint",
+    "_conv",
+    "_shapes",
+    "_dispatch",
+    "_primitive",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

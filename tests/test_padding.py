@@ -145,7 +145,7 @@ def folded(y, w, mode, pads, size, **window):
 def test_conv_transpose(mode):
     y, w = integers(2, (2, 4, 3, 3)), W
     cases = [
-        ({"stride": 2, "padding": [(2, 1), (0, 3)]}, (6, 3)),
+        ({"stride": 2, "padding": [(2, 1), (0, 2)]}, (6, 4)),
         ({"stride": (2, 1), "dilation": (1, 2), "padding": "SAME"}, (8, 3)),
         (
             {"stride": 3, "padding": [(1, 0), (1, 1)], "output_padding": (2, 1)},
@@ -267,9 +267,7 @@ def test_the_gradients_and_the_transpose_take_every_form():
 
 def test_groups_that_the_channels_tell():
     x, w = integers(0, (2, 5, 4)), integers(1, (3, 2, 6))
-    for kernel, groups in ((w, 2), (w[:, :1], 4), (integers(2, (3, 4, 2)), 1)):
-        if kernel.shape[-1] % groups:
-            kernel = kernel[..., :4]
+    for kernel, groups in ((w, 2), (w[:, :1, :4], 4), (integers(2, (3, 4, 2)), 1)):
         got = jaxdil.conv(x, kernel, groups=None)
         np.testing.assert_array_equal(got, jaxdil.conv(x, kernel, groups=groups))
         assert jaxdil.conv_output_shape(x.shape, kernel.shape, groups=None) == got.shape
