@@ -145,9 +145,9 @@ def test_derivatives_in_half_precision():
 def test_explain_finds_the_caller():
     """The program that holds the sum is JAX's own; what stands around it is not."""
     x, w = (jnp.asarray(a, jnp.bfloat16) for a in (X, W))
-    rows = jaxdil.explain(lambda x, w: jaxdil.conv(x, w, bias=w[0, 0, 0]))(x, w)
-    assert [row.role for row in rows] == ["forward", "input gradient", "kernel gradient"]
-    assert all(row.source.startswith("test_bias.py:") for row in rows)
+    call = jaxdil.explain(lambda x, w: jaxdil.conv(x, w, bias=w[0, 0, 0]), gradients=False)
+    (row,) = call(x, w)
+    assert row.source.startswith("test_bias.py:")
 
 
 def test_a_masked_tap_has_no_gradient():
