@@ -3,13 +3,15 @@
 from jaxdil import reference, tf, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
+from jaxdil._coverage import coverage, covers, effective_receptive_field, receptive_inputs
 from jaxdil._depthwise import depthwise_conv, separable_conv
 from jaxdil._errors import MethodError
 from jaxdil._explain import explain
 from jaxdil._explanation import Explanation, Row
 from jaxdil._install import install, installed, installed_platforms, uninstall
+from jaxdil._plan_dilations import hdc_distance, plan_dilations
 from jaxdil._pool import avg_pool, max_pool
-from jaxdil._receptive_field import receptive_field
+from jaxdil._receptive_field import ReceptiveField, TracedField, receptive_field
 from jaxdil._resample import (
     batch_to_space,
     depth_to_space,
@@ -32,7 +34,9 @@ from jaxdil._with_space_to_batch import with_space_to_batch
 __all__ = [
     "Explanation",
     "MethodError",
+    "ReceptiveField",
     "Row",
+    "TracedField",
     "accelerate",
     "avg_pool",
     "batch_to_space",
@@ -43,17 +47,23 @@ __all__ = [
     "conv_output_shape",
     "conv_transpose",
     "conv_transpose_output_shape",
+    "coverage",
+    "covers",
     "depth_to_space",
     "depthwise_conv",
     "dilate_kernel",
     "effective_kernel_size",
+    "effective_receptive_field",
     "explain",
     "fold",
+    "hdc_distance",
     "install",
     "installed",
     "installed_platforms",
     "max_pool",
+    "plan_dilations",
     "receptive_field",
+    "receptive_inputs",
     "reference",
     "resolve_padding",
     "separable_conv",
