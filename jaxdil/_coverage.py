@@ -239,8 +239,9 @@ def _lines(where: str, layers: Layers, most: float) -> list[np.ndarray]:
         for kernel, stride, dilation, _ in read:
             step = dilation[axis] * jump
             longer = np.zeros(len(ways) + (kernel[axis] - 1) * step)
-            for tap in range(kernel[axis]):
-                longer[tap * step : tap * step + len(ways)] += ways
+            with np.errstate(over="ignore"):
+                for tap in range(kernel[axis]):
+                    longer[tap * step : tap * step + len(ways)] += ways
             ways, jump = np.minimum(longer, most), jump * stride[axis]
         lines.append(ways)
     return lines

@@ -52,10 +52,9 @@ def _shapes(variables: Sequence[Any]) -> list[tuple[int, ...]]:
 
 
 def _same(shape: Sequence[int], results: Sequence[int]) -> Link:
-    """Sample by sample; a scalar goes to all."""
-    if len(shape) == 0 or tuple(shape) == tuple(results):
-        return Window(Reads(axis) for axis in range(len(shape)))
-    return whole(shape)
+    """Sample by sample; a scalar goes to all, and so does what is alone on an axis."""
+    pairs = enumerate(zip(shape, results[: len(shape)], strict=True))
+    return Window(Reads(axis if n == size else None) for axis, (n, size) in pairs)
 
 
 def _elementwise(eqn: Any) -> Links:

@@ -41,12 +41,18 @@ class Bounds(NamedTuple):
     last: np.ndarray
     jump: tuple[Fraction, ...]
     """How far both move from one sample of the value to the next, on each of its axes."""
+    turn: tuple[int, ...]
+    """After how many samples they have moved by so much; before that, samples take turns.
+
+    Behind a transposed convolution of stride 2, say, only every other sample sees the same.
+    """
 
 
 def union(one: Bounds, other: Bounds) -> Bounds:
     """What depends on both: from the first to the last of either."""
     jump = tuple(max(pair, key=abs) for pair in zip(one.jump, other.jump, strict=True))
-    return Bounds(np.minimum(one.first, other.first), np.maximum(one.last, other.last), jump)
+    turn = tuple(map(math.lcm, one.turn, other.turn))
+    return Bounds(np.minimum(one.first, other.first), np.maximum(one.last, other.last), jump, turn)
 
 
 class Reads(NamedTuple):
@@ -75,6 +81,16 @@ class Reads(NamedTuple):
         )
         return p[rest == 0], q[rest == 0]
 
+    def serves(self, n: int, results: int) -> bool:
+        """Whether every result reads something of ``n`` samples."""
+        served = np.zeros(results, bool)
+        for tap in range(self.taps):
+            p, q = self.at(tap, results)
+            served[p if self.padded else p[(q >= 0) & (q < n)]] = True
+            if served.all():
+                return True
+        return False
+
 
 class Window(tuple[Reads, ...]):
     """A link that is one of its own on every axis of the operand: a `Reads` for each."""
@@ -83,16 +99,19 @@ class Window(tuple[Reads, ...]):
 
     def bounds(self, given: Bounds, n: Shape, results: Shape) -> Bounds:
         """Bounds of the result, whose shape is ``results``, from those of the operand, ``n``."""
-        jump = [Fraction(0)] * len(results)
+        jump, turn = [Fraction(0)] * len(results), [1] * len(results)
         first, last = given.first, given.last
         for j, reads in enumerate(self):
-            if given.jump[j] == 0 and first.shape[j] == 1:
-                continue
             size = 1 if reads.axis is None else results[reads.axis]
-            first = _along(first, j, n[j], given.jump[j], reads, size, np.minimum, np.inf)
-            last = _along(last, j, n[j], given.jump[j], reads, size, np.maximum, -np.inf)
+            if given.jump[j] == 0 and first.shape[j] == 1 and reads.serves(n[j], size):
+                continue
+            pace = given.jump[j], given.turn[j]
+            first = _along(first, j, n[j], pace, reads, size, np.minimum, np.inf)
+            last = _along(last, j, n[j], pace, reads, size, np.maximum, -np.inf)
             if reads.axis is not None:
                 jump[reads.axis] = given.jump[j] * reads.stride / (reads.spread * reads.repeat)
+                cycle = reads.spread * given.turn[j]
+                turn[reads.axis] = reads.repeat * cycle // math.gcd(reads.stride, cycle)
         dropped = tuple(j for j, reads in enumerate(self) if reads.axis is None)
         axes = [reads.axis for reads in self if reads.axis is not None]
         missing = tuple(k for k in range(len(results)) if k not in axes)
@@ -100,7 +119,7 @@ class Window(tuple[Reads, ...]):
         def placed(a: np.ndarray) -> np.ndarray:
             return np.expand_dims(a.squeeze(dropped).transpose(np.argsort(axes)), missing)
 
-        return Bounds(placed(first), placed(last), tuple(jump))
+        return Bounds(placed(first), placed(last), tuple(jump), tuple(turn))
 
     def back(self, ways: np.ndarray, n: Shape) -> np.ndarray:
         """Ways from each sample of the operand, from those of the result."""
@@ -126,15 +145,15 @@ class Reshaped:
             full += [n[j] if changes else 1 for j in old]
             kept += [results[k] if changes else 1 for k in new]
         first, last = (np.broadcast_to(a, full).reshape(kept) for a in given[:2])
-        jump = [_slope(*line) for line in lines(first, last)]
+        paces = [_pace(*line) for line in lines(first, last)]
         for old, new in groups:
             # An axis that stays keeps its jump. One of one sample has nothing to measure: it goes
             # on as the last that moved.
-            moving = [given.jump[j] for j in old if given.jump[j]] or [Fraction(0)]
-            for k in new:
+            moving = [j for j in old if given.jump[j]] or old
+            for k in new if moving else ():
                 if len(old) == len(new) == 1 or results[k] == 1:
-                    jump[k] = moving[-1]
-        return Bounds(first, last, tuple(jump))
+                    paces[k] = given.jump[moving[-1]], given.turn[moving[-1]]
+        return Bounds(first, last, *_columns(paces))
 
     def back(self, ways: np.ndarray, n: Shape) -> np.ndarray:
         """Ways from each sample of the operand, from those of the result."""
@@ -153,7 +172,7 @@ class Taken:
         inside = self.index >= 0
         first = np.where(inside, np.broadcast_to(given.first, n).ravel()[self.index], np.inf)
         last = np.where(inside, np.broadcast_to(given.last, n).ravel()[self.index], -np.inf)
-        return Bounds(first, last, tuple(_slope(*line) for line in lines(first, last)))
+        return Bounds(first, last, *_columns([_pace(*line) for line in lines(first, last)]))
 
     def back(self, ways: np.ndarray, n: Shape) -> np.ndarray:
         """Ways from each sample of the operand, from those of the result."""
@@ -184,11 +203,18 @@ def whole(shape: Sequence[int]) -> Window:
     return Window(Reads(None, taps=n) for n in shape)
 
 
+Pace: TypeAlias = tuple[Fraction, int]  # a jump and its turn
+
+
+def _columns(paces: list[Pace]) -> tuple[tuple[Fraction, ...], tuple[int, ...]]:
+    return tuple(jump for jump, _ in paces), tuple(turn for _, turn in paces)
+
+
 def _along(
     values: np.ndarray,
     axis: int,
     n: int,
-    jump: Fraction,
+    pace: Pace,
     reads: Reads,
     results: int,
     combine: np.ufunc,
@@ -202,22 +228,18 @@ def _along(
         p, q = reads.at(tap, results)
         if not reads.padded:
             p, q = p[(q >= 0) & (q < n)], q[(q >= 0) & (q < n)]
-        out[p] = combine(out[p], _beyond(moved, q, jump))
+        out[p] = combine(out[p], _beyond(moved, q, pace))
     return np.moveaxis(out, 0, axis)
 
 
-def _beyond(values: np.ndarray, q: np.ndarray, jump: Fraction) -> np.ndarray:
-    """Values at q along axis 0, carried on past both ends by whole periods of the jump.
-
-    A jump of 1/2, say, comes of a transposed convolution, whose results take turns: only the one
-    after the next is the same, one sample on.
-    """
-    n = len(values)
-    period = jump.denominator if jump.denominator <= n else 1
-    periods = np.where(q < 0, -((-q + period - 1) // period), 0)
-    periods = np.where(q >= n, (q - n + period) // period, periods)
-    shift = (periods * float(period * jump)).reshape(-1, *[1] * (values.ndim - 1))
-    return values[q - periods * period] + shift
+def _beyond(values: np.ndarray, q: np.ndarray, pace: Pace) -> np.ndarray:
+    """Values at q along axis 0, carried on past both ends by whole turns."""
+    n, (jump, turn) = len(values), pace
+    turn = turn if turn <= n else 1
+    turns = np.where(q < 0, -((turn - 1 - q) // turn), 0)
+    turns = np.where(q >= n, (q - n + turn) // turn, turns)
+    shift = (turns * float(turn * jump)).reshape(-1, *[1] * (values.ndim - 1))
+    return values[q - turns * turn] + shift
 
 
 def _spread(ways: np.ndarray, axis: int, n: int, reads: Reads) -> np.ndarray:
@@ -258,15 +280,14 @@ def _groups(old: Shape, new: Shape) -> Iterator[tuple[list[int], list[int]]]:
         yield group
 
 
-_PERIODS = 64  # results that take turns, at most
+_TURN = 64  # samples that take turns, at most
 
 
-def _slope(first: np.ndarray, last: np.ndarray) -> Fraction:
-    """Samples a step by which bounds move, after their smallest period; 0 if they have none."""
-    if not (np.isfinite(first).all() and np.isfinite(last).all()):
-        return Fraction(0)
-    for period in range(1, min(len(first) // 2, _PERIODS) + 1):
-        moves = np.unique([b[period:] - b[:-period] for b in (first, last)])
-        if len(moves) == 1:
-            return Fraction(int(moves[0]), period)
-    return Fraction(0)
+def _pace(first: np.ndarray, last: np.ndarray) -> Pace:
+    """How far bounds move, after their smallest turn; no jump if there is none."""
+    if np.isfinite(first).all() and np.isfinite(last).all():
+        for turn in range(1, min(len(first) // 2, _TURN) + 1):
+            moves = np.unique([b[turn:] - b[:-turn] for b in (first, last)])
+            if len(moves) == 1:
+                return Fraction(int(moves[0]), turn), turn
+    return Fraction(0), 1

@@ -250,37 +250,34 @@ def _entry(bounds: Bounds | None, n: int) -> tuple[int, float, float, float]:
     """Size, jump, start and share of padding on one axis of an input of ``n`` samples."""
     if bounds is None or not np.isfinite(bounds.first).any():
         return _NOTHING
-    first, last, jump = _moving(bounds)
+    first, last, jump, turn = _moving(bounds)
     size = np.maximum(last - first + 1, 0)
     seeing = np.flatnonzero(size)
     share = float(np.mean(_outside(first[seeing], last[seeing], n) / size[seeing]))
-    # Units that take turns, as behind a transposed convolution, are those of one whole jump.
-    turn = jump.denominator
     units = np.arange(len(size) // 2, len(size))[:turn]
     units = units[size[units] > 0] if size[units].any() else seeing[:1]
-    centre = (first + last) / 2
     step = _measured(first, last, int(units[0]), turn, float(jump))
-    start = float(np.mean(centre[units] - step * units))
+    start = float(np.mean((first[units] + last[units]) / 2 - step * units))
     return int(size[units].max()), step, start, share
 
 
-def _moving(bounds: Bounds) -> tuple[np.ndarray, np.ndarray, Fraction]:
+def _moving(bounds: Bounds) -> tuple[np.ndarray, np.ndarray, Fraction, int]:
     """The bounds along the axis of the result on which they move farthest, and their jump."""
     along = lines(bounds.first, bounds.last)
     if not along:
-        return np.atleast_1d(bounds.first), np.atleast_1d(bounds.last), Fraction(0)
+        return np.atleast_1d(bounds.first), np.atleast_1d(bounds.last), Fraction(0), 1
     moves = [float(np.ptp(first[np.isfinite(first)])) for first, _ in along]
     # One unit moves nowhere, but has a jump.
     axis = int(np.argmax(moves if any(moves) else np.abs([float(jump) for jump in bounds.jump])))
-    return *along[axis], bounds.jump[axis]
+    return *along[axis], bounds.jump[axis], bounds.turn[axis]
 
 
 def _measured(first: np.ndarray, last: np.ndarray, unit: int, turn: int, jump: float) -> float:
     """The jump from a unit to the next that takes the same turn, if there is one."""
     for other in (unit + turn, unit - turn):
-        if 0 <= other < len(first):
+        if 0 <= other < len(first) and np.isfinite(first[other]):
             moved = (first[other] + last[other] - first[unit] - last[unit]) / 2
-            return float(moved / (other - unit)) if np.isfinite(moved) else jump
+            return float(moved / (other - unit))
     return jump
 
 

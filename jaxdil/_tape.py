@@ -44,7 +44,7 @@ class Tape(NamedTuple):
         start = np.arange(float(shape[axis])).reshape(line)
         jump = tuple(Fraction(k == axis) for k in range(len(shape)))
         values: list[Bounds | None] = [None] * len(self.shapes)
-        values[0] = Bounds(start, start, jump)
+        values[0] = Bounds(start, start, jump, (1,) * len(shape))
         for operand, result, link in self.edges:
             given, sofar = values[operand], values[result]
             if given is not None:
@@ -61,7 +61,8 @@ class Tape(NamedTuple):
             given = values.pop(value)
             for operand, _, link in edges:
                 new = link.back(given, self.shapes[operand])
-                values[operand] = np.minimum(values.get(operand, 0) + new, most)
+                with np.errstate(over="ignore"):
+                    values[operand] = np.minimum(values.get(operand, 0) + new, most)
         return values.get(0, np.zeros(self.shapes[0]))
 
     def mixing(self, result: int) -> tuple[str, ...]:

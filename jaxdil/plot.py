@@ -1,4 +1,4 @@
-"""Pictures of what a convolution reads: the taps of a kernel, the growth of a receptive field.
+"""Pictures of what a unit sees: taps, paths through a stack, holes, the strength of an effect.
 
 Needs matplotlib (``pip install jaxdil[plot]``), imported when a picture is drawn.
 """
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxdil._arguments import Ints, integers
+from jaxdil._coverage import coverage as coverage_of
 from jaxdil._errors import error
 from jaxdil._geometry import dilated_size
-from jaxdil._receptive_field import Layers, receptive_field
+from jaxdil._receptive_field import Layers, read_layers, receptive_field
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["receptive_fields", "taps"]
+__all__ = ["coverage", "effect", "paths", "receptive_fields", "taps"]
 
 TAP, SPANNED, REST = "#d1495b", "#f6d8dc", "#f2f2f2"
-INK, LINE = "#30343b", "#ffffff"
+DEEP, HOLE = "#4a1020", "#9a9da3"
+INK, LINE, DOT, FAINT = "#30343b", "#ffffff", "#c9ccd1", "#dfe1e5"
 
 
 def taps(
@@ -104,14 +106,190 @@ def receptive_fields(layers: Layers, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def paths(layers: Layers, *, units: int = 1, ax: Axes | None = None) -> Axes:
+    """A stack in one dimension: every sample a dot, and a line from each to what it reads.
+
+    The bottom row is the input; a row above it is the result of a layer, each unit over the middle
+    of what it sees. Coloured is what reaches the units in the middle of the top row; light lines
+    are the reads of the others. Of layers with several axes, the first is shown.
+
+    Args:
+      layers: as in ``jaxdil.receptive_field``.
+      units: how many neighbours of the top row to follow, >= 1.
+      ax: of matplotlib, to draw in; a new figure if None.
+
+    Returns:
+      The axes. The collection labelled "reached" has the dots that reach the units, as (position,
+      layer), layer 0 being the input.
+
+    Raises:
+      ValueError: as ``jaxdil.receptive_field``; for no unit.
+      TypeError: as ``jaxdil.receptive_field``.
+      ImportError: without matplotlib.
+
+    >>> ax = paths([(3, 1, 1), (3, 1, 2), (3, 1, 4)])
+    >>> dots = next(c for c in ax.collections if c.get_label() == "reached").get_offsets()
+    >>> [int((dots[:, 1] == layer).sum()) for layer in range(4)]
+    [15, 9, 3, 1]
+    """
+    where = "plot.paths"
+    read, _ = read_layers(where, layers)
+    (count,) = integers(where, "units", units, 1)
+    (ax,) = _axes(where, None if ax is None else [ax], 1, width=8.0)
+    rows, reads = _rows([(k[0], s[0], d[0]) for k, s, d, _ in read], count)
+    from matplotlib.collections import LineCollection
+
+    for colour, width, over, wanted in ((FAINT, 0.6, 1, False), (TAP, 1.5, 2, True)):
+        kept = [line for line, reached in reads if reached is wanted]
+        ax.add_collection(LineCollection(kept, colors=colour, linewidths=width, zorder=over))
+    for reached, colour, label in ((False, DOT, "others"), (True, TAP, "reached")):
+        dots = [dot for row in rows for dot, inside in row if inside is reached]
+        x, y = np.reshape(dots, (-1, 2)).T
+        ax.scatter(x, y, s=42, zorder=3, color=colour, label=label)
+    names = [f"layer {i}" for i in range(1, len(rows))]
+    ax.set_yticks(range(len(rows)), ["input", *names])
+    for layer, field in enumerate(receptive_field(layers), start=1):
+        size = np.ravel(field.size)[0]
+        beside: Any = ("axes fraction", "data")
+        ax.annotate(f"sees {size}", (1.01, layer), xycoords=beside, va="center", color=INK)
+    ax.set_xticks([])
+    ax.tick_params(length=0, labelcolor=INK)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def coverage(layers: Layers, *, ax: Axes | None = None) -> Axes:
+    """In how many ways each sample of a plane reaches one unit: holes show as crossed cells.
+
+    Args:
+      layers: as in ``jaxdil.receptive_field``, with one axis, which then stands for both, or two.
+      ax: of matplotlib, to draw in; a new figure if None.
+
+    Returns:
+      The axes, whose image has the counts of ``jaxdil.coverage``.
+
+    Raises:
+      ValueError: as ``jaxdil.receptive_field``; for layers of more than two axes.
+      TypeError: as ``jaxdil.receptive_field``.
+      ImportError: without matplotlib.
+
+    >>> ways = coverage([(3, 1, 2)] * 3).images[0].get_array()
+    >>> ways.shape, int((ways == 0).sum())
+    ((13, 13), 120)
+    """
+    where = "plot.coverage"
+    ways = coverage_of(layers)
+    if ways.ndim > 2:
+        what = f"layers must have one or two axes, got {ways.ndim}"
+        raise ValueError(error(where, what))
+    ways = np.multiply.outer(ways, ways) if ways.ndim == 1 else ways
+    (ax,) = _axes(where, None if ax is None else [ax], 1, width=4.0)
+    _heat(ax, np.ma.masked_equal(ways, 0), "paths to the unit")
+    _between(ax, ways.shape)
+    holes = np.argwhere(ways == 0)
+    ax.scatter(holes[:, 1], holes[:, 0], marker="x", s=14, color=HOLE, linewidths=0.8)
+    seen = f"{np.count_nonzero(ways)} of {ways.size} samples"
+    ax.set_title(f"{seen}, {len(holes) or 'no'} holes", color=INK)
+    return ax
+
+
+def effect(values: np.ndarray, *, size: Ints | None = None, ax: Axes | None = None) -> Axes:
+    """How strongly each sample of a plane moves a unit, as ``jaxdil.effective_receptive_field``.
+
+    Args:
+      values: the effect, (H, W).
+      size: of the receptive field, an int or one for each axis: drawn as a frame around the middle.
+      ax: of matplotlib, to draw in; a new figure if None.
+
+    Returns:
+      The axes, whose image has the values.
+
+    Raises:
+      ValueError: for values of other than two axes.
+      ImportError: without matplotlib.
+
+    >>> effect(np.ones((5, 5)), size=3).images[0].get_array().shape
+    (5, 5)
+    """
+    where = "plot.effect"
+    values = np.asarray(values)
+    if values.ndim != 2:
+        what = f"values must be a plane (H, W), got shape {values.shape}"
+        raise ValueError(error(where, what, "Sum over batch and channels first."))
+    frame = () if size is None else integers(where, "size", size, 2)
+    (ax,) = _axes(where, None if ax is None else [ax], 1, width=4.0)
+    _heat(ax, np.ma.masked_equal(values, 0), "effect on the unit")
+    if frame:
+        from matplotlib.patches import Rectangle
+
+        corner = [n // 2 - k / 2 for n, k in zip(values.shape, frame, strict=True)][::-1]
+        look: dict[str, Any] = {
+            "fill": False,
+            "edgecolor": INK,
+            "linestyle": "--",
+            "linewidth": 1.2,
+        }
+        ax.add_patch(Rectangle((corner[0], corner[1]), frame[1], frame[0], **look))
+        ax.set_title(f"frame: receptive field, {' x '.join(map(str, frame))}", color=INK)
+    return ax
+
+
+def _rows(layers: list[tuple[int, int, int]], units: int) -> tuple[list[Any], list[Any]]:
+    """Dots ((position, layer), reached) of each row, input first, and lines (ends, reached)."""
+    reached = [list(range(units))]
+    for k, s, d in reversed(layers):
+        reached.insert(0, sorted({s * p + d * t for p in reached[0] for t in range(k)}))
+    last = reached[0][-1]
+    place = [(0.0, 1)]  # of unit 0, and the distance to the next
+    for k, s, d in layers:
+        start, jump = place[-1]
+        place.append((start + d * (k - 1) / 2 * jump, jump * s))
+    rows, reads = [], []
+    for layer, ((start, jump), inside) in enumerate(zip(place, reached, strict=True)):
+        # Every unit whose place is over the samples that are shown.
+        over = range(-int(start // jump), int((last - start) // jump) + 1)
+        shown = sorted({*over, *inside})
+        rows.append([((start + p * jump, layer), p in inside) for p in shown])
+        if layer:
+            (k, s, d), (first, step) = layers[layer - 1], place[layer - 1]
+            reads += [
+                (((start + p * jump, layer), (x, layer - 1)), p in inside)
+                for p in shown
+                for x in (first + (s * p + d * t) * step for t in range(k))
+                if 0 <= x <= last
+            ]
+    return rows, reads
+
+
+def _heat(ax: Axes, values: np.ndarray, label: str) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
+
+    colours = LinearSegmentedColormap.from_list("paths", [SPANNED, TAP, DEEP])
+    colours = colours.with_extremes(bad=REST)
+    image = ax.imshow(values, cmap=colours, vmin=0)
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.04)
+    bar.set_label(label, color=INK)
+    bar.locator = MaxNLocator(nbins=5, integer=bool(np.all(values == np.round(values))))
+    bar.update_ticks()
+    bar.ax.tick_params(labelcolor=INK, color=INK)
+    bar.outline.set_visible(False)
+    ax.set_axis_off()
+
+
 def _grid(ax: Axes, cells: np.ndarray) -> None:
     from matplotlib.colors import ListedColormap
 
     ax.imshow(cells, cmap=ListedColormap([REST, SPANNED, TAP]), vmin=0, vmax=2)
-    for draw, n in ((ax.axhline, cells.shape[0]), (ax.axvline, cells.shape[1])):
+    _between(ax, cells.shape)
+    ax.set_axis_off()
+
+
+def _between(ax: Axes, shape: Sequence[int]) -> None:
+    """Lines between the cells."""
+    for draw, n in ((ax.axhline, shape[0]), (ax.axvline, shape[1])):
         for at in range(n + 1):
             draw(at - 0.5, color=LINE, linewidth=1)
-    ax.set_axis_off()
 
 
 def _axes(where: str, axes: Any, count: int, *, width: float) -> list[Axes]:
