@@ -130,7 +130,7 @@ def paths(layers: Layers, *, units: int = 1, ax: Axes | None = None) -> Axes:
     >>> ax = paths([(3, 1, 1), (3, 1, 2), (3, 1, 4)])
     >>> dots = next(c for c in ax.collections if c.get_label() == "reached").get_offsets()
     >>> [int((dots[:, 1] == layer).sum()) for layer in range(4)]
-    [15, 9, 3, 1]
+    [15, 7, 3, 1]
     """
     where = "plot.paths"
     read, _ = read_layers(where, layers)
@@ -166,7 +166,7 @@ def coverage(layers: Layers, *, ax: Axes | None = None) -> Axes:
       ax: of matplotlib, to draw in; a new figure if None.
 
     Returns:
-      The axes, whose image has the counts of ``jaxdil.coverage``.
+      The axes, whose image has the counts of ``jaxdil.coverage``, holes masked.
 
     Raises:
       ValueError: as ``jaxdil.receptive_field``; for layers of more than two axes.
@@ -174,7 +174,7 @@ def coverage(layers: Layers, *, ax: Axes | None = None) -> Axes:
       ImportError: without matplotlib.
 
     >>> ways = coverage([(3, 1, 2)] * 3).images[0].get_array()
-    >>> ways.shape, int((ways == 0).sum())
+    >>> ways.shape, int(ways.mask.sum())
     ((13, 13), 120)
     """
     where = "plot.coverage"
@@ -202,7 +202,7 @@ def effect(values: np.ndarray, *, size: Ints | None = None, ax: Axes | None = No
       ax: of matplotlib, to draw in; a new figure if None.
 
     Returns:
-      The axes, whose image has the values.
+      The axes, whose image has the values, zeros masked.
 
     Raises:
       ValueError: for values of other than two axes.
@@ -265,9 +265,8 @@ def _heat(ax: Axes, values: np.ndarray, label: str) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import MaxNLocator
 
-    colours = LinearSegmentedColormap.from_list("paths", [SPANNED, TAP, DEEP])
-    colours = colours.with_extremes(bad=REST)
-    image = ax.imshow(values, cmap=colours, vmin=0)
+    ramp = LinearSegmentedColormap.from_list("paths", [SPANNED, TAP, DEEP])
+    image = ax.imshow(values, cmap=ramp.with_extremes(bad=REST), vmin=0)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.04)
     bar.set_label(label, color=INK)
     bar.locator = MaxNLocator(nbins=5, integer=bool(np.all(values == np.round(values))))
