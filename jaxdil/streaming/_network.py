@@ -49,9 +49,9 @@ def network(fn: Callable[..., Any]) -> Network:
     gives other results by chunks than on the whole.
 
     Args:
-      fn: called with ``conv``, the parameters, and inputs with axes (N, T, ...), also by name. It must
-        call ``conv`` in the same order each time, and not inside of ``lax.scan``, ``lax.cond`` or
-        ``jit`` of its own, from which no state comes out. Apply those to what `network` makes.
+      fn: called with ``conv``, the parameters, and inputs with axes (N, T, ...), also by name. It
+        must call ``conv`` in the same order each time, and not inside of ``lax.scan``, ``lax.cond``
+        or ``jit`` of its own, from which no state comes out: apply those to what `network` makes.
 
     Returns:
       A `Network` of functions: whole, init, prefill, chunk, step.

@@ -109,12 +109,21 @@ def push(a: jax.Array, new: jax.Array, index: jax.Array | None) -> tuple[jax.Arr
     # was read where nothing wraps, so it is written first: they may overlap.
     low = lax.dynamic_slice_in_dim(a, at, count, axis=1)
     if count == 1:
-        read = jnp.concatenate([low, new[:, :, None]], axis=2)
+        read = _ahead_of_writing(low, new)
         return read, lax.dynamic_update_slice_in_dim(a, read[:, :, 1:], at, axis=1)
     both = jnp.concatenate([low, a[:, :count]], axis=1)
     over = jnp.maximum(at - np.int32(d - count), np.int32(0))
     registers = lax.dynamic_slice_in_dim(both, over, count, axis=1)
-    read = jnp.concatenate([registers, new[:, :, None]], axis=2)
+    read = _ahead_of_writing(registers, new)
     both = lax.dynamic_update_slice_in_dim(both, read[:, :, 1:], over, axis=1)
     a = lax.dynamic_update_slice_in_dim(a, both[:, count:], 0, axis=1)
     return read, lax.dynamic_update_slice_in_dim(a, both[:, :count], at, axis=1)
+
+
+def _ahead_of_writing(registers: jax.Array, new: jax.Array) -> jax.Array:
+    """Registers with their new frame; whatever is written back to them waits for the barrier.
+
+    Without it nothing says that frames are read before they are overwritten, if K = 2, and XLA
+    (CPU, jaxlib 0.10.2) then copies all registers in every turn of a loop.
+    """
+    return lax.optimization_barrier(jnp.concatenate([registers, new[:, :, None]], axis=2))
