@@ -104,7 +104,7 @@ def in_pieces(case, x, w, cuts, *, prefilled=False, segment_ids=None):
     prefilled=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_any_chunking_is_the_whole(case, dtype, cuts, prefilled, seed):
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.normal(size=(2, FRAMES, *case.frame)), dtype)
@@ -131,7 +131,7 @@ def test_every_length_of_chunk(name):
     case = CASES[name]
     x, w = case.arrays()
     want = streaming.causal_conv(x, w, **case.geometry)
-    for length in (2, 3, 4):
+    for length in (2, 3):
         y, _ = jax.jit(in_pieces, static_argnums=(0, 3))(
             case, x, w, tuple(range(length, FRAMES, length))
         )

@@ -257,7 +257,7 @@ def _sum_of_taps(
         if not _is_plain(geometry):
             return _bind(where, frame, row[None], one, 0, options)
         product = frame[..., None] * row[None, None]
-        return product.reshape(*frame.shape[:2], -1)
+        return product.reshape(*frame.shape[:2], row.size)
 
     def total(z: jax.Array, w: jax.Array) -> jax.Array:
         if geometry.taps <= UNROLL:
@@ -304,7 +304,7 @@ def _bind(
             raise ValueError(
                 error(where, f"{what}, as depthwise=True says, got {w.shape}", f"x is {x.shape}.")
             )
-        w = jnp.reshape(w, (*w.shape[:-2], 1, -1))
+        w = jnp.reshape(w, (*w.shape[:-2], 1, w.shape[-2] * w.shape[-1]))
     return bind(
         where,
         x,
