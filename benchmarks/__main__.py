@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run, report, compare."""
+"""``python -m benchmarks``: run, streaming, report, compare."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ examples:
   python -m benchmarks run                                 everything on the CPU, 20 minutes or more
   python -m benchmarks run --cases 'mobilenet*,transposed' --modes fwd --seconds 0.2
   python -m benchmarks run --device cuda --peers lax,torch
+  python -m benchmarks streaming                           samples a second of WaveNet, a minute
   python -m benchmarks report                              the newest result -> docs/benchmarks.md
   python -m benchmarks compare benchmarks/results/A.jsonl benchmarks/results/B.jsonl
 """
@@ -60,11 +61,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--list", action="store_true", help="show the cases and stop")
 
+    streaming = commands.add_parser(
+        "streaming", help="samples a second of WaveNet by steps, by chunks and recomputed"
+    )
+    streaming.add_argument("--device", default="cpu", choices=("cpu", "cuda", "rocm", "tpu"))
+    streaming.add_argument(
+        "--channels",
+        default="32,64",
+        metavar="NUMBERS",
+        help="of a network each (default: %(default)s)",
+    )
+    streaming.add_argument(
+        "--seconds", type=float, default=8.0, metavar="S",
+        help="of timing for each network (default: %(default)s)",
+    )  # fmt: skip
+    streaming.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="the result (default: a new file)"
+    )
+
     report = commands.add_parser(
         "report", help="make docs/benchmarks.md and its figures from results"
     )
     report.add_argument("results", nargs="*", type=pathlib.Path, metavar="RESULT",
-                        help="JSON lines of `run` (default: the newest)")  # fmt: skip
+                        help="of `run` and `streaming` (default: the newest)")  # fmt: skip
     report.add_argument(
         "--docs", type=pathlib.Path, metavar="FOLDER", help="where to write (default: docs/)"
     )
@@ -80,7 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(argv)
     try:
-        {"run": _run, "report": _report, "compare": _compare}[options.command](options, argv[1:])
+        commands = {
+            "run": _run,
+            "streaming": _streaming,
+            "report": _report,
+            "compare": _compare,
+        }
+        commands[options.command](options, argv[1:])
     except (ValueError, FileNotFoundError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -121,10 +146,28 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     print(f"written: {path}")
 
 
+def _streaming(options: argparse.Namespace, argv: list[str]) -> None:
+    from benchmarks import streaming
+
+    try:
+        channels = [int(number) for number in options.channels.split(",")]
+    except ValueError as error:
+        msg = f"--channels: numbers, with commas between them, not {options.channels!r}"
+        raise ValueError(msg) from error
+    path = streaming.measure(
+        [streaming.Case(number) for number in channels],
+        device=options.device,
+        seconds=options.seconds,
+        out=options.out,
+        arguments=argv,
+    )
+    print(f"written: {path}")
+
+
 def _report(options: argparse.Namespace, _: list[str]) -> None:
     from benchmarks import report, results
 
-    paths = options.results or [results.newest()]
+    paths = options.results or results.newest()
     for path in report.write([results.load(p) for p in paths], docs=options.docs):
         print(f"written: {path}")
 

@@ -63,12 +63,18 @@ def commit() -> str:
 
 
 def header(
-    device_name: str, device: Any, *, peers: dict[str, ModuleType], arguments: Sequence[str]
+    device_name: str,
+    device: Any,
+    *,
+    peers: dict[str, ModuleType],
+    arguments: Sequence[str],
+    command: str = "run",
 ) -> dict[str, Any]:
     """The first record of a result, without the ceilings."""
     return {
         "kind": "header",
         "schema": SCHEMA,
+        "benchmark": "layers" if command == "run" else command,
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "device": device_name,
         "device_kind": device.device_kind,
@@ -80,7 +86,7 @@ def header(
         "jaxlib": jaxlib.__version__,
         **{name: module.version() for name, module in peers.items()},
         "commit": commit(),
-        "command": shlex.join(["python", "-m", "benchmarks", "run", *arguments]),
+        "command": shlex.join(["python", "-m", "benchmarks", command, *arguments]),
     }
 
 

@@ -6,7 +6,7 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import figures
+from benchmarks import figures, report_streaming
 from benchmarks.case import FAMILIES, MODES
 from benchmarks.machine import ROOT
 from benchmarks.results import Record, Result, Row, geometric_mean, rows
@@ -48,6 +48,9 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
     docs = ROOT / "docs" if docs is None else docs
     page, written = [_INTRO], []
     for result in results:
+        if result.benchmark == "streaming":
+            page.append(report_streaming.section(result))
+            continue
         if not rows(result):
             msg = f"{result.path}: no measurement in it"
             raise ValueError(msg)

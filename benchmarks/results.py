@@ -24,6 +24,11 @@ class Result(NamedTuple):
     header: Record
     records: list[Record]
 
+    @property
+    def benchmark(self) -> str:
+        """What was measured: layers, or what the command of that name does."""
+        return str(self.header.get("benchmark", "layers"))
+
 
 class Row(NamedTuple):
     """A case in a mode: its contenders by name, and what they share."""
@@ -80,21 +85,29 @@ def load(path: pathlib.Path) -> Result:
     return Result(path, records[0], [r for r in records[1:] if r["kind"] == "result"])
 
 
-def newest() -> pathlib.Path:
-    """The result in benchmarks/results/ that was measured last.
+def newest() -> list[pathlib.Path]:
+    """Of each benchmark the result in benchmarks/results/ that was measured last, layers first.
 
     Raises:
-      FileNotFoundError: if there is none.
+      FileNotFoundError: if there is none of layers.
     """
-    found = sorted(RESULTS.glob("*.jsonl"), key=lambda path: load(path).header["date"])
-    if not found:
+    found = [load(path) for path in RESULTS.glob("*.jsonl")]
+    last = {r.benchmark: r.path for r in sorted(found, key=lambda r: r.header["date"])}
+    if "layers" not in last:
         msg = f"no result in {RESULTS}; first: python -m benchmarks run"
         raise FileNotFoundError(msg)
-    return found[-1]
+    return sorted(last.values(), key=lambda path: load(path).benchmark != "layers")
 
 
 def rows(result: Result) -> list[Row]:
-    """One a case and mode, in the order of families, cases and modes."""
+    """One a case and mode, in the order of families, cases and modes.
+
+    Raises:
+      ValueError: if the result is not one of layers.
+    """
+    if result.benchmark != "layers":
+        msg = f"{result.path}: not a result of `run`, but of `{result.benchmark}`"
+        raise ValueError(msg)
     found: dict[tuple[str, str], Row] = {}
     for r in result.records:
         row = found.setdefault(

@@ -21,7 +21,7 @@ from benchmarks import check, contenders, machine, timing
 from benchmarks.case import Case, operands, terms
 from benchmarks.contenders import Contender
 
-__all__ = ["RESULTS", "measure", "run"]
+__all__ = ["RESULTS", "free_path", "measure", "progress", "run", "say_if_busy", "write"]
 
 RESULTS = machine.ROOT / "benchmarks" / "results"
 
@@ -58,17 +58,13 @@ def run(
     on = machine.find_device(device)
     libraries = _libraries(peers, device)
     header = machine.header(device, on, peers=libraries, arguments=arguments)
-    if header["load"] is not None and header["load"] > header["cores"] / 2:
-        _note(
-            f"This machine is busy (load {header['load']}, {header['cores']} cores). That slows "
-            "down some contenders much more than others: compare nothing with this result."
-        )
-    path = out or _free_path(header)
+    say_if_busy(header)
+    path = out or free_path(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     dtypes = sorted({case.dtype for case in cases})
     header["ceilings"] = machine.ceilings(device, on, dtypes, libraries, size=ceiling_size)
-    with path.open("w") as file, _progress(len(cases) * len(modes)) as (say, step):
-        _write(file, header)
+    with path.open("w") as file, progress(len(cases) * len(modes)) as (say, step):
+        write(file, header)
         for case in cases:
             heard = []
             for mode in modes:
@@ -83,7 +79,7 @@ def run(
                     seconds=seconds,
                 )
                 for record in records:
-                    _write(file, record)
+                    write(file, record)
                 heard.append(_heard(mode, records))
                 for record in records:
                     if record["status"] not in ("ok", "unsupported"):
@@ -192,19 +188,33 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _free_path(header: dict[str, Any]) -> pathlib.Path:
-    stem = f"{header['date'][:10]}-{header['device']}-{header['commit']}"
+def say_if_busy(header: dict[str, Any]) -> None:
+    """A word of warning where the machine has other work."""
+    if header["load"] is not None and header["load"] > header["cores"] / 2:
+        _note(
+            f"This machine is busy (load {header['load']}, {header['cores']} cores). That slows "
+            "down some contenders much more than others: compare nothing with this result."
+        )
+
+
+def free_path(header: dict[str, Any]) -> pathlib.Path:
+    """A new file in benchmarks/results/, named after what was measured, when, where and of what."""
+    kind = "" if header["benchmark"] == "layers" else f"{header['benchmark']}-"
+    stem = f"{header['date'][:10]}-{kind}{header['device']}-{header['commit']}"
     names = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
     return next(path for name in names if not (path := RESULTS / f"{name}.jsonl").exists())
 
 
-def _write(file: TextIO, record: dict[str, Any]) -> None:
+def write(file: TextIO, record: dict[str, Any]) -> None:
+    """Add a record to a result."""
     file.write(json.dumps(record) + "\n")
     file.flush()
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+def progress(
+    total: int, *, unit: str = "measurement"
+) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """A function that prints a line and one that advances the bar, if tqdm is here to draw one."""
     try:
         import tqdm
@@ -212,7 +222,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
         yield (lambda text: print(text, flush=True)), (lambda: None)
         return
     # disable=None: no bar where it would go into a file.
-    with tqdm.tqdm(total=total, unit="measurement", disable=None) as bar:
+    with tqdm.tqdm(total=total, unit=unit, disable=None) as bar:
         yield bar.write, bar.update
 
 

@@ -16,7 +16,7 @@ from checker import assert_conv, assert_input_grad, assert_kernel_grad
 import jaxdil
 from benchmarks import __main__ as command
 from benchmarks import case as cases_of
-from benchmarks import check, compare, contenders, report, results, run
+from benchmarks import check, compare, contenders, report, results, run, streaming
 from benchmarks.case import FAMILIES, MODES, function, operands, shrunk, terms
 from benchmarks.cases import CASES, select
 from jaxdil import reference
@@ -307,9 +307,12 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys):
 def test_the_command_line_lists_helps_and_runs(tmp_path, capsys, monkeypatch):
     assert command.main(["run", "--list", "--cases", "grouped"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(select("grouped"))
-    for argv in (["--help"], ["run", "--help"], ["report", "--help"], ["compare", "--help"]):
+    for argv in (
+        ["--help"],
+        *([name, "--help"] for name in ("run", "streaming", "report", "compare")),
+    ):
         with pytest.raises(SystemExit) as stopped:
-            command.main(argv)
+            command.main([*argv, "--help"])
         assert stopped.value.code == 0
         assert "usage: python -m benchmarks" in capsys.readouterr().out
 
@@ -401,6 +404,49 @@ def test_a_file_that_is_no_result_is_refused(tmp_path):
     path.write_text('{"kind": "header"}\n{"kind":\n')
     with pytest.raises(ValueError, match="line 2: not JSON"):
         results.load(path)
+
+
+# --- streams
+
+
+STREAM = streaming.Case(
+    4, dilations=(1, 2, 4), samples=12, queued=10, recomputed=9, filtered=16, chunks=(2, 8)
+)
+
+
+def stream(path, **options):
+    return streaming.measure([STREAM], device="cpu", seconds=0.01, out=path, **options)
+
+
+def test_the_ways_of_a_stream_are_right_and_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    result = results.load(stream(tmp_path / "s.jsonl", arguments=["--channels", "4"]))
+    assert result.benchmark == "streaming"
+    assert "benchmarks streaming --channels 4" in result.header["command"]
+    ways = ["step", "queue", "recompute", "whole", "chunks of 2", "chunks of 8"]
+    assert [r["contender"] for r in result.records] == ways
+    for r in result.records:
+        assert r["status"] == "ok"
+        assert r["samples_per_s"] == r["samples"] / r["median"]
+        assert len(r["times_us"]) >= 3
+    synthetic(tmp_path / "r.jsonl", {"lax": 10, "auto": 1})
+    assert [path.name for path in results.newest()] == ["r.jsonl", "s.jsonl"]
+    page, *_ = report.write([result], docs=tmp_path / "docs")
+    text = page.read_text()
+    assert all(f"| {way} |" in text for way in ways)
+    with pytest.raises(ValueError, match="not a result of `run`, but of `streaming`"):
+        results.rows(result)
+
+
+def test_a_wrong_way_of_a_stream_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_queue", lambda *args: 1.01 * streaming._step(*args))
+    result = results.load(stream(tmp_path / "s.jsonl"))
+    by = {r["contender"]: r for r in result.records}
+    assert by["queue"]["status"] == "refused"
+    assert "median" not in by["queue"]
+    assert by["step"]["status"] == "ok"
+    page, *_ = report.write([result], docs=tmp_path / "docs")
+    assert "| queue | refused | differs by 0.01" in page.read_text()
 
 
 # --- the comparison
