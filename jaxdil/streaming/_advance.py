@@ -8,6 +8,7 @@ it and all is one convolution; that copies (K - 1) d frames, fewer than twice th
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jax import lax
 from jaxdil import _arguments
 from jaxdil._errors import error
 from jaxdil.streaming._causal import (
+    Options,
     lift,
     same_segment,
     segments_of,
@@ -30,10 +32,31 @@ from jaxdil.streaming._registers import Geometry, State, keep, past, push
 __all__ = ["advance", "at_least", "check", "kept"]
 
 
+# One call of a compiled function where nothing else is traced around it; no trace of it where
+# something is.
+@functools.partial(jax.jit, static_argnums=(0, 5), static_argnames="time", inline=True)
 def advance(
-    where: str, state: State, x: jax.Array, w: jax.Array, ids: Any, options: dict[str, Any]
+    where: str,
+    state: State,
+    x: jax.Array,
+    w: jax.Array,
+    ids: Any,
+    options: Options,
+    *,
+    time: int,
+) -> tuple[Any, State]:
+    """The outputs of a chunk, or of one frame if x has no axis of time, and the next state."""
+    if not time:
+        axis = x.ndim - w.ndim + 2
+        x, ids = jnp.expand_dims(x, axis), None if ids is None else jnp.expand_dims(ids, axis)
+        y, state = _chunk(where, state, x, w, ids, options)
+        return (jnp.squeeze(y, axis) if y.shape[axis] else None), state
+    return _chunk(where, state, x, w, ids, options)
+
+
+def _chunk(
+    where: str, state: State, x: jax.Array, w: jax.Array, ids: Any, options: Options
 ) -> tuple[jax.Array, State]:
-    """The outputs of a chunk, and the next state."""
     geometry = state.geometry
     x, ids, alone = lift(x, w, ids)
     ids = _ids(where, state, ids, x)
@@ -50,13 +73,13 @@ def advance(
         y = _due(where, z, w, own, state, options) if count > state.wait else None
         state = kept(z, own, geometry, state.wait)
     if y is None:
-        y = whole(where, x[:, :0], w, geometry, None, options | {"method": "auto"})
+        y = whole(where, x[:, :0], w, geometry, None, options._replace(method="auto"))
     state = dataclasses.replace(state, wait=(state.wait - count) % geometry.stride[0])
     return (y[0], _map(state, lambda a: a[0])) if alone else (y, state)
 
 
 def _due(
-    where: str, z: jax.Array, w: jax.Array, ids: Any, state: State, options: dict[str, Any]
+    where: str, z: jax.Array, w: jax.Array, ids: Any, state: State, options: Options
 ) -> jax.Array:
     """The outputs of the frames z, the past first, from the first one on that gives any."""
     own = None if ids is None else ids[:, state.wait :]
@@ -129,7 +152,7 @@ def check(where: str, state: Any, x: Any, w: Any, *, time: int) -> None:
         other = "streaming.chunk takes frames (N, T, *S, C), streaming.step one of them (N, *S, C)."
         what = f"x must be ({wanted}) for this state, got shape {x.shape}"
         raise ValueError(error(where, what, other))
-    if x.dtype != frames.dtype:
+    if jax.dtypes.canonicalize_dtype(x.dtype) != frames.dtype:
         what = f"x must have the dtype of the state, {frames.dtype}, got {x.dtype}"
         raise TypeError(error(where, what, "Nothing is promoted silently; cast with .astype(...)."))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from jaxdil import _arguments
 from jaxdil._arguments import Ints, Padding
 from jaxdil._errors import error
 from jaxdil.streaming._advance import advance, at_least, check, kept
-from jaxdil.streaming._causal import geometry_of, lift, options_of, segments_of, whole
-from jaxdil.streaming._registers import State
+from jaxdil.streaming._causal import Options, geometry_of, lift, segments_of, whole
+from jaxdil.streaming._registers import Geometry, State
 
 __all__ = ["chunk", "init", "prefill", "step"]
 
@@ -78,9 +79,10 @@ def init(
         raise ValueError(error(where, what, hint))
     n, *rest = shape if len(shape) > rank else (1, *shape)
     # Whatever else does not fit is found by the convolution of one frame.
-    one = (jax.ShapeDtypeStruct((n, 1, *rest), w.dtype), jax.ShapeDtypeStruct(w.shape, w.dtype))
-    jax.eval_shape(lambda x, w: whole(where, x, w, geometry, None, options_of()), *one)
-    nothing = jnp.zeros((n, geometry.span, *rest), w.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(w.dtype)
+    one = (jax.ShapeDtypeStruct((n, 1, *rest), dtype), jax.ShapeDtypeStruct(w.shape, dtype))
+    jax.eval_shape(lambda x, w: whole(where, x, w, geometry, None, Options()), *one)
+    nothing = jnp.zeros((n, geometry.span, *rest), dtype)
     ids = jnp.zeros((n, geometry.span), np.int32) if segmented else None
     return kept(nothing, ids, geometry, 0, alone=len(shape) == rank)
 
@@ -136,11 +138,8 @@ def step(
     if segment_ids is not None and jnp.shape(segment_ids) != x.shape[: x.ndim - w.ndim + 2]:
         what = f"segment_ids must be (N,) = {x.shape[: x.ndim - w.ndim + 2]}, an id for the frame"
         raise ValueError(error(where, f"{what}, got {jnp.shape(segment_ids)}"))
-    axis = x.ndim - w.ndim + 2
-    ids = None if segment_ids is None else jnp.expand_dims(segment_ids, axis)
-    options = options_of(precision, preferred_element_type, method)
-    y, state = advance(where, state, jnp.expand_dims(x, axis), w, ids, options)
-    return (jnp.squeeze(y, axis) if y.shape[axis] else None), state
+    options = Options(precision, preferred_element_type, method)
+    return advance(where, state, x, w, segment_ids, options, time=0)
 
 
 def chunk(
@@ -193,8 +192,8 @@ def chunk(
     """
     where = "streaming.chunk"
     check(where, state, x, w, time=1)
-    options = options_of(precision, preferred_element_type, method)
-    return advance(where, state, x, w, segment_ids, options)
+    options = Options(precision, preferred_element_type, method)
+    return advance(where, state, x, w, segment_ids, options, time=1)
 
 
 def prefill(
@@ -257,15 +256,22 @@ def prefill(
         depthwise=depthwise,
         padding=padding,
     )
-    x, ids, alone = lift(x, w, segment_ids)
+    options = Options(precision, preferred_element_type, method)
+    return _prefilled(where, x, w, geometry, segment_ids, options)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 5), inline=True)
+def _prefilled(
+    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options
+) -> tuple[jax.Array, State]:
+    x, ids, alone = lift(x, w, ids)
     ids = segments_of(where, ids, x)
-    y = whole(where, x, w, geometry, ids, options_of(precision, preferred_element_type, method))
-    count = x.shape[1]
+    y = whole(where, x, w, geometry, ids, options)
     state = kept(
         at_least(x, geometry.span),
         None if ids is None else at_least(ids, geometry.span),
         geometry,
-        -count % geometry.stride[0],
+        -x.shape[1] % geometry.stride[0],
         alone=alone,
     )
     return (y[0] if alone else y), state

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from jaxdil._errors import error
 from jaxdil.streaming._registers import Geometry
 
 __all__ = [
+    "Options",
     "causal_conv",
     "geometry_of",
     "same_segment",
@@ -37,6 +38,15 @@ __all__ = [
     "whole",
     "windows",
 ]
+
+
+class Options(NamedTuple):
+    """What is handed on to every convolution of a call."""
+
+    precision: Any = None
+    preferred_element_type: Any = None
+    method: str = "auto"
+
 
 # Taps written out one by one under segment ids. More are summed in a loop.
 UNROLL = 64
@@ -111,10 +121,18 @@ def causal_conv(
         depthwise=depthwise,
         padding=padding,
     )
-    options = options_of(precision, preferred_element_type, method)
-    x, ids, alone = lift(x, w, segment_ids)
-    ids = segments_of(where, ids, x)
-    y = whole(where, x, w, geometry, ids, options)
+    options = Options(precision, preferred_element_type, method)
+    return _lifted(where, x, w, geometry, segment_ids, options)
+
+
+# One call of a compiled function where nothing else is traced around it; no trace of it where
+# something is.
+@functools.partial(jax.jit, static_argnums=(0, 3, 5), inline=True)
+def _lifted(
+    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options
+) -> jax.Array:
+    x, ids, alone = lift(x, w, ids)
+    y = whole(where, x, w, geometry, segments_of(where, ids, x), options)
     return y[0] if alone else y
 
 
@@ -160,17 +178,6 @@ def _static(entry: Any) -> Any:
     return tuple(entry)
 
 
-def options_of(
-    precision: Any = None, preferred_element_type: Any = None, method: str = "auto"
-) -> dict[str, Any]:
-    """What is handed on to every convolution of a call."""
-    return {
-        "precision": precision,
-        "preferred_element_type": preferred_element_type,
-        "method": method,
-    }
-
-
 def lift(x: Any, w: Any, ids: Any) -> tuple[Any, Any, bool]:
     """X and ids with a batch axis, and whether they came without."""
     alone = x.ndim == w.ndim - 1
@@ -196,7 +203,7 @@ def segments_of(where: str, ids: Any, x: Any) -> jax.Array | None:
 
 
 def whole(
-    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: dict[str, Any]
+    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options
 ) -> jax.Array:
     """The outputs at frames 0, stride, ... of x (N, T, *S, C), with nothing before it."""
     if ids is None:
@@ -207,7 +214,7 @@ def whole(
 
 
 def valid(
-    where: str, z: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: dict[str, Any]
+    where: str, z: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options
 ) -> jax.Array:
     """The outputs at frames span, span + stride, ... of z, whose first frames are the past."""
     if ids is None:
@@ -219,7 +226,7 @@ def valid(
 
 
 def windows(
-    where: str, frames: jax.Array, w: jax.Array, geometry: Geometry, options: dict[str, Any]
+    where: str, frames: jax.Array, w: jax.Array, geometry: Geometry, options: Options
 ) -> jax.Array:
     """One output from each K frames (N, P, K, *S, C).
 
@@ -227,8 +234,8 @@ def windows(
     a tap, so ``taps`` is taken where it can be.
     """
     n, count, *rest = frames.shape
-    if options["method"] == "auto":
-        options = options | {"method": "taps or auto"}
+    if options.method == "auto":
+        options = options._replace(method="taps or auto")
     one = geometry._replace(stride=(1, *geometry.stride[1:]), dilation=(1, *geometry.dilation[1:]))
     y = _bind(where, frames.reshape(n * count, *rest), w, one, 0, options)
     return y.reshape(n, count, *y.shape[2:])
@@ -241,13 +248,13 @@ def same_segment(frames: jax.Array, ids: jax.Array, own: jax.Array) -> jax.Array
 
 
 def _sum_of_taps(
-    where: str, z: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: dict[str, Any]
+    where: str, z: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options
 ) -> jax.Array:
     """The sum over taps of masked frames times the row of the kernel, in the dtype of sums."""
-    out = jnp.dtype(options["preferred_element_type"] or z.dtype)
+    out = jnp.dtype(options.preferred_element_type or z.dtype)
     half = jnp.issubdtype(out, jnp.floating) and out.itemsize < 4
     dtype = jnp.dtype(jnp.float32) if half else out
-    options = options | {"preferred_element_type": None}
+    options = options._replace(preferred_element_type=None)
     one = geometry._replace(taps=1, stride=(1, *geometry.stride[1:]))
     # What a tap meets is a view of z: recomputed in the backward pass, not kept K times.
     remat = functools.partial(jax.checkpoint, prevent_cse=False)
@@ -293,7 +300,7 @@ def _every(a: jax.Array, j: Any, count: int, geometry: Geometry) -> jax.Array:
 
 
 def _bind(
-    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, time: Any, options: dict[str, Any]
+    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, time: Any, options: Options
 ) -> jax.Array:
     """conv_p, with this padding of time."""
     groups = geometry.groups
@@ -313,5 +320,5 @@ def _bind(
         dilation=geometry.dilation,
         padding=[time, *geometry.padding],
         groups=groups,
-        **options,
+        **options._asdict(),
     )
