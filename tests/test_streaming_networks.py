@@ -207,6 +207,8 @@ CALL = "streaming.causal_conv"
          f"{CALL}: groups must be left at 1 with depthwise=True, got groups=4"),
         (lambda: WHOLE(X, W, padding="VALID"), ValueError,
          f"{CALL}: padding is for spatial axes beside time, and x has none, got 'VALID'"),
+        (lambda: WHOLE(ones(2, 5, 6, 4), ones(3, 3, 4, 4), padding=[1, 1]), ValueError,
+         f"{CALL}: padding must have an entry for each axis beside time, 1 in all, got [1, 1]"),
         (lambda: WHOLE(X, ones(3, 5, 1), depthwise=True), ValueError,
          f"{CALL}: w must be (K, *KS, C, M) with C = 4, the channels of x, as depthwise=True says"),
         (lambda: WHOLE(X, W, dilation=0), ValueError, f"{CALL}: dilation must be >= 1, got 0"),
@@ -281,3 +283,11 @@ def test_inputs_of_a_network_have_time():
         ValueError, match=re.escape("inputs must have axes (N, T, ...), got shape (")
     ):
         streaming.network(once).init(W, ones(4))
+
+
+def test_padding_beside_time():
+    x, w = jnp.ones((1, 5, 6, 2)), jnp.ones((3, 3, 2, 2))
+    want = streaming.causal_conv(x, w, dilation=(1, 2))
+    for padding in ([(2, 2)], 2, "same", [lambda extent: extent // 2]):
+        got = streaming.causal_conv(x, w, dilation=(1, 2), padding=padding)
+        np.testing.assert_array_equal(got, want)

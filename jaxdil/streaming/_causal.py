@@ -26,6 +26,7 @@ from jaxdil import _arguments
 from jaxdil._arguments import Ints, Padding
 from jaxdil._conv import bind
 from jaxdil._errors import error
+from jaxdil._geometry import dilated_size
 from jaxdil.streaming._registers import Geometry
 
 __all__ = [
@@ -81,7 +82,7 @@ def causal_conv(
       dilation: frames between neighbouring taps, >= 1; for all spatial axes or one for each.
       groups: number of blocks of channels convolved separately.
       depthwise: whether w is a kernel for each channel, as in `depthwise_conv`.
-      padding: of the spatial axes beside time, as in `conv`.
+      padding: of the spatial axes beside time, as in `conv`: one entry for all, or one for each.
       segment_ids: which sequence each frame belongs to, integers (N, T). Equal ids (as
         int32) are one sequence. Frames that are only padding need an id that no sequence has, such
         as 0 or -1; their outputs mean nothing and are yours to drop. With a stride, an output has
@@ -161,21 +162,29 @@ def geometry_of(
     if rank == 1 and not (isinstance(padding, str) and padding == "SAME"):
         what = f"padding is for spatial axes beside time, and x has none, got {padding!r}"
         raise ValueError(error(where, what, "Time is always padded so that nothing reads ahead."))
+    rates = _arguments.integers(where, "dilation", dilation, rank)
     return Geometry(
         taps=w_shape[0],
         stride=_arguments.integers(where, "stride", stride, rank),
-        dilation=_arguments.integers(where, "dilation", dilation, rank),
+        dilation=rates,
         groups=_arguments.integer(where, "groups", groups, least=1),
         depthwise=bool(depthwise),
-        padding=tuple(map(_static, _arguments.per_axis(where, padding, rank - 1))),
+        padding=_beside_time(where, padding, tuple(map(dilated_size, w_shape, rates))[1:]),
     )
 
 
-def _static(entry: Any) -> Any:
-    """An entry of padding, hashable."""
-    if isinstance(entry, str) or not isinstance(entry, Sequence | np.ndarray):
-        return entry
-    return tuple(entry)
+def _beside_time(where: str, padding: Any, extents: Sequence[int]) -> tuple[Any, ...]:
+    """An entry of padding, hashable, for each axis beside time, on which a kernel so extends."""
+
+    def is_listed(value: Any) -> bool:
+        return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+    entries = padding if is_listed(padding) else [padding] * len(extents)
+    if len(entries) != len(extents):
+        what = f"padding must have an entry for each axis beside time, {len(extents)} in all"
+        raise ValueError(error(where, f"{what}, got {padding!r}", "Time is always padded itself."))
+    made = [e(n) if callable(e) else e for e, n in zip(entries, extents, strict=True)]
+    return tuple(tuple(e) if is_listed(e) else e for e in made)
 
 
 def lift(x: Any, w: Any, ids: Any) -> tuple[Any, Any, bool]:
