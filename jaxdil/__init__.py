@@ -1,6 +1,6 @@
 """jaxdil: dilated, depthwise, separable, grouped and transposed convolution for JAX."""
 
-from jaxdil import reference, streaming, tf, weights
+from jaxdil import reference, streaming, tf, torch, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
 from jaxdil._coverage import coverage, covers, effective_receptive_field, receptive_inputs
@@ -72,6 +72,7 @@ __all__ = [
     "space_to_depth",
     "streaming",
     "tf",
+    "torch",
     "unfold",
     "uninstall",
     "weights",
