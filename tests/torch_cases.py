@@ -10,7 +10,7 @@ import sys
 import warnings
 
 import numpy as np
-from peer import Case, Results, save
+from peer import Case, Results, named, save
 
 X1, X2, X3 = (2, 4, 11), (2, 4, 7, 8), (1, 2, 5, 4, 6)
 W1, W2, W3 = (6, 4, 3), (6, 4, 3, 2), (3, 2, 2, 3, 1)
@@ -218,11 +218,11 @@ def run(case: Case) -> Results:
         warnings.simplefilter("ignore")  # "same" of even kernels copies
         made = _call(torch, case, arrays)
     y, *more = made if isinstance(made, tuple) else (made,)
-    results = {"y": y} | {f"more {i}": extra for i, extra in enumerate(more)}
+    grads = ()
     if case.differentiable:
         g = torch.from_numpy(case.cotangent(tuple(y.shape))).to(dtype)
         grads = torch.autograd.grad(y, arrays, g)
-        results |= {f"grad {i}": grad for i, grad in enumerate(grads)}
+    results = named((y, more), grads)
     return {name: t.detach().to(torch.float64).numpy() for name, t in results.items()}
 
 
