@@ -28,7 +28,7 @@ def pad(
     input: Shaped[Array, "..."],
     pad: Sequence[int] | np.ndarray,
     mode: Literal["constant", "reflect", "replicate", "circular"] = "constant",
-    value: float | None = None,
+    value: int | float | complex | None = None,
 ) -> Shaped[Array, "..."]:
     """Padding around an array, in PyTorch's order: the last axis first.
 
