@@ -204,9 +204,9 @@ def by_input(g: jax.Array, w: Any, layout: Layout, window: Window, **options: An
     """The adjoint by the input, of size ``window.size``: g, dilated, convolved with w flipped."""
     rank, groups = layout.rank, window.groups
     # (*K, I, G O) -> (*K, O, G I), every group for itself, and rotated by 180 degrees.
-    w = jnp.reshape(w, (*w.shape[:-1], groups, -1))
+    w = jnp.reshape(w, (*w.shape[:-1], groups, w.shape[-1] // groups))
     w = jnp.swapaxes(w, -3, -1)
-    w = jnp.reshape(w, (*w.shape[:-2], -1))
+    w = jnp.reshape(w, (*w.shape[:-2], w.shape[-2] * w.shape[-1]))
     w = lax.rev(w, tuple(range(rank)))
     spread = map(_geometry.dilated_size, window.positions, window.stride)
     return convolution(

@@ -169,11 +169,11 @@ def test_places_of_nans_and_of_equals():
 
 
 def test_half_precision_sums_in_float32():
-    """The gradient of a bias is a sum over everything: in bfloat16 it would stop at 256."""
-    x, w, b = (jnp.ones(s, jnp.bfloat16) for s in [(1, 1, 4096), (1, 1, 1), (1,)])
-    grad = jax.grad(lambda b: torch.conv1d(x, w, b).sum(dtype=jnp.float32))(b)
-    assert grad == 4096
-    assert torch.avg_pool1d(x, 1024).tolist() == [[[1.0] * 4]]
+    x, w, b = (jnp.ones(shape, jnp.bfloat16) for shape in [(1, 1, 4096), (1, 1, 1), (1,)])
+    program = jax.make_jaxpr(lambda b, g: jax.vjp(lambda b: torch.conv1d(x, w, b), b)[1](g))(b, x)
+    sums = [line for line in program.eqns if line.primitive.name == "reduce_sum"]
+    assert [line.invars[0].aval.dtype for line in sums] == [jnp.float32]
+    assert torch.avg_pool1d(x, 1024).tolist() == [[[1.0] * 4]]  # in bfloat16 it would stop at 256
 
 
 def test_a_batch_is_its_images():
@@ -185,6 +185,15 @@ def test_a_batch_is_its_images():
         return torch.conv2d(x, w, padding=2, padding_mode="reflect")
 
     np.testing.assert_array_equal(jax.vmap(f)(x), f(x))
+
+
+def test_no_channels_give_the_bias_alone():
+    b = jnp.arange(6.0)
+    for y in (
+        torch.conv1d(jnp.ones((1, 0, 4)), jnp.ones((6, 0, 2)), b),
+        torch.conv_transpose1d(jnp.ones((1, 0, 2)), jnp.ones((0, 6, 2)), b),
+    ):
+        np.testing.assert_array_equal(y, np.broadcast_to(b[:, None], (1, 6, 3)))
 
 
 def test_numpy_arrays_and_numbers_are_taken():

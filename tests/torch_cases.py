@@ -170,7 +170,7 @@ def pools():
             (x2, {"kernel_size": (2, 3)}),
             (x2, {"kernel_size": 3, "stride": 2, "padding": 1}),
             (x2, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
-            (x2, {"kernel_size": 2, "stride": (3, 4), "padding": 1, "ceil_mode": True}),
+            (x2, {"kernel_size": 2, "stride": (4, 3), "padding": 1, "ceil_mode": True}),
             (x2[1:], {"kernel_size": (3, 2), "stride": [1], "padding": (1, 0)}),
             ((0, 3, 7, 8), {"kernel_size": 3}),
         ],
