@@ -21,7 +21,6 @@ from jaxdil._errors import error
 __all__ = [
     "MODES",
     "Pairs",
-    "biased",
     "channels",
     "check_bias",
     "check_fit",
@@ -127,16 +126,6 @@ def check_bias(where: str, bias: Any, outputs: int) -> None:
     if bias is not None and bias.shape != (outputs,):
         what = f"bias must have shape ({outputs},), a number for each output channel"
         raise ValueError(error(where, f"{what}, got {bias.shape}"))
-
-
-def biased(y: jax.Array, bias: Any) -> jax.Array:
-    """``y`` (N, O, *P) with its bias; half precision in float32, the bias' gradient too."""
-    if bias is None:
-        return y
-    half = jnp.issubdtype(y.dtype, jnp.floating) and y.dtype.itemsize < 4
-    wide = jnp.float32 if half else y.dtype
-    each = jnp.reshape(bias, (1, -1, *(1,) * (y.ndim - 2)))
-    return (y.astype(wide) + each.astype(wide)).astype(y.dtype)
 
 
 def check_fit(

@@ -17,7 +17,7 @@ from jaxdil._arguments import Ints
 from jaxdil._conv import bind
 from jaxdil._errors import error
 from jaxdil.torch import _arguments
-from jaxdil.torch._pad import padded
+from jaxdil.torch._pad import check_mode
 
 __all__ = ["FORMATS", "conv1d", "conv2d", "conv3d"]
 
@@ -186,21 +186,19 @@ def _conv_nd(
     pads = _arguments.padding(where, padding, kernel=kernel, stride=stride, dilation=dilation)
     mode = _arguments.padding_mode(where, padding_mode)
     _arguments.check_fit(where, x.shape[-rank:], kernel, dilation, pads)
-    if not batched:
-        x = x[None]
-    if mode != "zeros":
-        x, pads = padded(where, x, pads, mode), ((0, 0),) * rank
+    check_mode(where, x.shape[-rank:], pads, mode)
     y = bind(
         where,
-        x,
+        x if batched else x[None],
         w,
         stride=stride,
         dilation=dilation,
         padding=pads,
+        padding_mode=mode,
         groups=count,
+        bias=bias,
         data_format=FORMATS[rank],
     )
-    y = _arguments.biased(y, bias)
     return y if batched else y[0]
 
 

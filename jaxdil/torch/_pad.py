@@ -21,7 +21,7 @@ from jaxdil._errors import error
 from jaxdil.torch import _arguments
 from jaxdil.torch._arguments import Pairs
 
-__all__ = ["pad", "padded"]
+__all__ = ["check_mode", "pad"]
 
 
 def pad(
@@ -78,22 +78,27 @@ def pad(
         what = f"pad must have two entries for each spatial axis of input, got {len(pad)} for shape"
         hint = f"mode={mode!r} pads all of S in (N, C, *S) or (C, *S)."
         raise ValueError(error(where, f"{what} {x.shape}", hint))
-    return padded(where, x, pads, mode)
+    return _continued(where, x, pads, mode)
 
 
-def padded(where: str, x: jax.Array, pads: Pairs, mode: str) -> jax.Array:
+def check_mode(where: str, size: Sequence[int], pads: Pairs, mode: str) -> None:
+    """Raise where a mode has fewer samples to give than PyTorch asks of it."""
+    for axis, (n, pair) in enumerate(zip(size, pads, strict=True)):
+        most = {"reflect": n - 1, "circular": n}.get(mode, max(pair))
+        if max(pair) > most:
+            what = f"padding of mode {mode!r} must be at most {most} on spatial axis {axis}"
+            hint = f"The axis has {n} samples, and none stands in the padding twice."
+            raise ValueError(error(where, f"{what}, got {pair}", hint))
+
+
+def _continued(where: str, x: jax.Array, pads: Pairs, mode: str) -> jax.Array:
     """The last axes of x, one for each of ``pads``, padded by a mode that is not constant."""
     first = x.ndim - len(pads)
     _check_crops(where, x.shape[first:], pads, least=1)
     if mode == "circular":  # what is cropped comes round no more; elsewhere it is mirrored yet
         x = _cropped(x, pads, first)
         pads = tuple((max(lo, 0), max(hi, 0)) for lo, hi in pads)
-    for axis, (n, (lo, hi)) in enumerate(zip(x.shape[first:], pads, strict=True)):
-        most = {"reflect": n - 1, "circular": n}.get(mode, max(lo, hi))
-        if max(lo, hi) > most:
-            what = f"padding of mode {mode!r} must be at most {most} on spatial axis {axis}"
-            hint = f"The axis has {n} samples, and none stands in the padding twice."
-            raise ValueError(error(where, f"{what}, got {(lo, hi)}", hint))
+    check_mode(where, x.shape[first:], pads, mode)
     return _pad.pad(x, pads, first, mode, where=where)
 
 

@@ -206,9 +206,9 @@ def _transpose_nd(
         output_padding=extra,
         output_shape=sizes,
         groups=count,
+        bias=bias,
         data_format="channels_first",
     )
-    y = _arguments.biased(y, bias)
     return y if batched else y[0]
 
 
