@@ -275,6 +275,7 @@ LADDER = [
     {"weights"},
     {"tf._arguments"},
     {"tf._conv"},
+    {"tf._gradients"},
     {"tf._depthwise", "tf._transpose", "tf._space_to_batch"},
     {"_read_rules"},
     {"_tape", "_plan_dilations"},

@@ -42,7 +42,8 @@ def first(x):
 
 # --- signatures -----------------------------------------------------------------------------------
 
-# As `inspect.signature` prints them in TensorFlow 2.21.
+# As `inspect.signature` prints them in TensorFlow 2.21, but for [1, 1, 1, 1], a default that can be
+# written to.
 SIGNATURES = {
     "atrous_conv2d": "value, filters, rate, padding, name=None",
     "atrous_conv2d_transpose": "value, filters, output_shape, rate, padding, name=None",
@@ -53,13 +54,23 @@ SIGNATURES = {
     "conv2d": "input, filters, strides, padding, data_format='NHWC', dilations=None, name=None",
     "conv2d_transpose": "input, filters, output_shape, strides, padding='SAME', "
     "data_format='NHWC', dilations=None, name=None",
+    "conv2d_backprop_filter": "input, filter_sizes, out_backprop, strides, padding, "
+    "use_cudnn_on_gpu=True, data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
+    "conv2d_backprop_input": "input_sizes, filter, out_backprop, strides, padding, "
+    "use_cudnn_on_gpu=True, data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
     "conv3d": "input, filters, strides, padding, data_format='NDHWC', dilations=None, name=None",
     "conv3d_transpose": "input, filters, output_shape, strides, padding='SAME', "
     "data_format='NDHWC', dilations=None, name=None",
+    "conv_transpose": "input, filters, output_shape, strides, padding='SAME', data_format=None, "
+    "dilations=None, name=None",
     "convolution": "input, filters, strides=None, padding='VALID', data_format=None, "
     "dilations=None, name=None",
     "depthwise_conv2d": "input, filter, strides, padding, data_format=None, dilations=None, "
     "name=None",
+    "depthwise_conv2d_backprop_filter": "input, filter_sizes, out_backprop, strides, padding, "
+    "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
+    "depthwise_conv2d_backprop_input": "input_sizes, filter, out_backprop, strides, padding, "
+    "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
     "required_space_to_batch_paddings": "input_shape, block_shape, base_paddings=None, name=None",
     "separable_conv2d": "input, depthwise_filter, pointwise_filter, strides, padding, "
     "data_format=None, dilations=None, name=None",

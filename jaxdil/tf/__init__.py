@@ -15,6 +15,12 @@ from jaxdil.tf._conv import (
     convolution,
 )
 from jaxdil.tf._depthwise import depthwise_conv2d, separable_conv2d
+from jaxdil.tf._gradients import (
+    conv2d_backprop_filter,
+    conv2d_backprop_input,
+    depthwise_conv2d_backprop_filter,
+    depthwise_conv2d_backprop_input,
+)
 from jaxdil.tf._space_to_batch import (
     batch_to_space_nd,
     required_space_to_batch_paddings,
@@ -26,6 +32,7 @@ from jaxdil.tf._transpose import (
     conv1d_transpose,
     conv2d_transpose,
     conv3d_transpose,
+    conv_transpose,
 )
 
 __all__ = [
@@ -35,11 +42,16 @@ __all__ = [
     "conv1d",
     "conv1d_transpose",
     "conv2d",
+    "conv2d_backprop_filter",
+    "conv2d_backprop_input",
     "conv2d_transpose",
     "conv3d",
     "conv3d_transpose",
+    "conv_transpose",
     "convolution",
     "depthwise_conv2d",
+    "depthwise_conv2d_backprop_filter",
+    "depthwise_conv2d_backprop_input",
     "required_space_to_batch_paddings",
     "separable_conv2d",
     "space_to_batch_nd",

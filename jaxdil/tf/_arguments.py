@@ -24,6 +24,7 @@ __all__ = [
     "Window",
     "groups",
     "integers",
+    "listed",
     "pairs",
     "ranks",
     "transposed_sizes",
@@ -106,7 +107,7 @@ def integers(
     """One integer >= 1 for each spatial axis, from an int or a list of 1, N or N + 2 of them."""
     if value is None:
         return (1,) * rank
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+    if not listed(value):
         return (_arguments.integer(where, name, value, least=1),) * rank
     items = [_arguments.integer(where, f"{name}[{i}]", v, least=1) for i, v in enumerate(value)]
     if len(items) == rank + 2:
@@ -122,6 +123,11 @@ def integers(
         what = f"{name} must be an integer or a list of {lengths}, got {len(items)}: {value!r}"
         raise ValueError(error(where, what))
     return tuple(items)
+
+
+def listed(value: Any) -> bool:
+    """Whether ``value`` is a list, a tuple or an array, and not one thing."""
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
 
 
 def pairs(where: str, name: str, value: Any, rank: int) -> tuple[Pad, ...]:

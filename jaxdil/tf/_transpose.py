@@ -18,11 +18,17 @@ from jaxtyping import Array, Num
 from jaxdil import _arguments as _own
 from jaxdil._arguments import Ints
 from jaxdil._errors import error
-from jaxdil._transpose import conv_transpose
+from jaxdil._transpose import conv_transpose as _conv_transpose
 from jaxdil.tf import _arguments
 from jaxdil.tf._arguments import TfPadding, Window
 
-__all__ = ["atrous_conv2d_transpose", "conv1d_transpose", "conv2d_transpose", "conv3d_transpose"]
+__all__ = [
+    "atrous_conv2d_transpose",
+    "conv1d_transpose",
+    "conv2d_transpose",
+    "conv3d_transpose",
+    "conv_transpose",
+]
 
 
 def atrous_conv2d_transpose(
@@ -192,6 +198,52 @@ def conv3d_transpose(
     )
 
 
+def conv_transpose(
+    input: Num[Array, "N ..."],
+    filters: Num[Array, "... J I"],
+    output_shape: Sequence[int] | np.ndarray,
+    strides: Ints,
+    padding: TfPadding = "SAME",
+    data_format: str | None = None,
+    dilations: Ints | None = None,
+    name: str | None = None,
+) -> Num[Array, "N ..."]:
+    """`conv1d_transpose`, `conv2d_transpose` or `conv3d_transpose`, by the length of output_shape.
+
+    Args:
+      input: input (N, *S, I), or (N, I, *S), with 1 to 3 spatial axes.
+      filters: kernel (*K, O / groups, I), that of the convolution which this transposes.
+      output_shape: shape of the result in the order of data_format.
+      strides: an int, or a list with an entry for each spatial axis, or for each axis.
+      padding: that of the convolution: "SAME", "VALID", or a pair for each axis.
+      data_format: "NWC", "NHWC" or "NDHWC" (None), or "NCW", "NCHW" or "NCDHW".
+      dilations: as strides; None means 1.
+      name: not used.
+
+    Returns:
+      y (N, *S', O), or (N, O, *S').
+
+    Raises:
+      ValueError: as `atrous_conv2d_transpose`.
+      TypeError: as `atrous_conv2d_transpose`.
+
+    Twin of tf.nn.conv_transpose, TensorFlow 2.21.
+
+    >>> import jax.numpy as jnp
+    >>> x, w = jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 2, 3))
+    >>> conv_transpose(x, w, output_shape=(1, 10, 9, 2), strides=2).shape
+    (1, 10, 9, 2)
+    """
+    where = "tf.conv_transpose"
+    if not _arguments.listed(output_shape) or len(output_shape) not in (3, 4, 5):
+        what = "output_shape must be a shape of 3, 4 or 5 sizes, batch and channels included"
+        raise ValueError(error(where, f"{what}, got {output_shape!r}"))
+    rank = len(output_shape) - 2
+    return _conv_nd(
+        where, rank, input, filters, output_shape, strides, padding, data_format, dilations
+    )
+
+
 def _conv_nd(
     where: str,
     rank: int,
@@ -233,7 +285,7 @@ def _transpose(
             rule = f"convolution of {k} taps, stride {s}, dilation {d} and padding {pad!r}"
             more = f"Those are the sizes from which a {rule} makes the {n} of {x_name}."
             raise ValueError(error(where, what, more))
-    return conv_transpose(
+    return _conv_transpose(
         x,
         w,
         stride=window.stride,
@@ -250,8 +302,7 @@ def _output(
 ) -> tuple[tuple[int, ...], int]:
     """Spatial sizes and channels of the result; from the spatial sizes alone there is one group."""
     rank = len(window.stride)
-    listed = isinstance(output_shape, (Sequence, np.ndarray)) and not isinstance(output_shape, str)
-    if not listed or len(output_shape) not in (rank, rank + 2):
+    if not _arguments.listed(output_shape) or len(output_shape) not in (rank, rank + 2):
         what = f"output_shape must have {rank + 2} entries, or the {rank} spatial ones"
         raise ValueError(error(where, f"{what}, got {output_shape!r}"))
     sizes = tuple(
