@@ -3,6 +3,7 @@
 from jaxdil import reference, streaming, tf, torch, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
+from jaxdil._convolve import convolve
 from jaxdil._coverage import coverage, covers, effective_receptive_field, receptive_inputs
 from jaxdil._depthwise import depthwise_conv, separable_conv
 from jaxdil._errors import MethodError
@@ -47,6 +48,7 @@ __all__ = [
     "conv_output_shape",
     "conv_transpose",
     "conv_transpose_output_shape",
+    "convolve",
     "coverage",
     "covers",
     "depth_to_space",

@@ -276,6 +276,8 @@ LADDER = [
     {"tf._arguments"},
     {"tf._conv"},
     {"tf._gradients"},
+    {"tf._depth"},
+    {"_convolve"},
     {"tf._depthwise", "tf._transpose", "tf._space_to_batch"},
     {"_read_rules"},
     {"_tape", "_plan_dilations"},

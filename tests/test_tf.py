@@ -65,16 +65,19 @@ SIGNATURES = {
     "dilations=None, name=None",
     "convolution": "input, filters, strides=None, padding='VALID', data_format=None, "
     "dilations=None, name=None",
+    "depth_to_space": "input, block_size, data_format='NHWC', name=None",
     "depthwise_conv2d": "input, filter, strides, padding, data_format=None, dilations=None, "
     "name=None",
     "depthwise_conv2d_backprop_filter": "input, filter_sizes, out_backprop, strides, padding, "
     "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
     "depthwise_conv2d_backprop_input": "input_sizes, filter, out_backprop, strides, padding, "
     "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
+    "extract_patches": "images, sizes, strides, rates, padding, name=None",
     "required_space_to_batch_paddings": "input_shape, block_shape, base_paddings=None, name=None",
     "separable_conv2d": "input, depthwise_filter, pointwise_filter, strides, padding, "
     "data_format=None, dilations=None, name=None",
     "space_to_batch_nd": "input, block_shape, paddings, name=None",
+    "space_to_depth": "input, block_size, data_format='NHWC', name=None",
     "with_space_to_batch": "input, dilation_rate, padding, op, filter_shape=None, "
     "spatial_dims=None, data_format=None",
 }

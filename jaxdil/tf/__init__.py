@@ -14,6 +14,7 @@ from jaxdil.tf._conv import (
     conv3d,
     convolution,
 )
+from jaxdil.tf._depth import depth_to_space, extract_patches, space_to_depth
 from jaxdil.tf._depthwise import depthwise_conv2d, separable_conv2d
 from jaxdil.tf._gradients import (
     conv2d_backprop_filter,
@@ -49,11 +50,14 @@ __all__ = [
     "conv3d_transpose",
     "conv_transpose",
     "convolution",
+    "depth_to_space",
     "depthwise_conv2d",
     "depthwise_conv2d_backprop_filter",
     "depthwise_conv2d_backprop_input",
+    "extract_patches",
     "required_space_to_batch_paddings",
     "separable_conv2d",
     "space_to_batch_nd",
+    "space_to_depth",
     "with_space_to_batch",
 ]
