@@ -26,7 +26,9 @@ def convolve(
     stride: Ints = 1,
     dilation: Ints = 1,
     padding: Padding = "SAME",
-    groups: int = 1,
+    padding_mode: str = "zeros",
+    groups: int | None = 1,
+    bias: Num[Array, " O"] | None = None,
     data_format: DataFormat = None,
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
@@ -46,7 +48,9 @@ def convolve(
       stride: samples between neighbouring outputs, >= 1.
       dilation: samples between neighbouring taps, >= 1.
       padding: as in `conv`.
+      padding_mode: as in `conv`.
       groups: as in `conv`.
+      bias: as in `conv`.
       data_format: as in `conv`.
       precision: as in `conv`.
       preferred_element_type: as in `conv`.
@@ -79,7 +83,9 @@ def convolve(
         stride=stride,
         dilation=dilation,
         padding=padding,
+        padding_mode=padding_mode,
         groups=groups,
+        bias=bias,
         data_format=data_format,
         precision=precision,
         preferred_element_type=preferred_element_type,

@@ -55,6 +55,19 @@ def test_channels_groups_strides_and_layouts():
     np.testing.assert_array_equal(z, np.moveaxis(y, -1, 1))
 
 
+def test_a_wrapped_one_is_circular_with_its_bias():
+    x, w = integers(0, 8), integers(1, 3)
+    spectrum = np.fft.fft(x) * np.fft.fft(w, 8)
+    y = jaxdil.convolve(
+        x[:, None],
+        w[:, None, None],
+        padding="CAUSAL",
+        padding_mode="circular",
+        bias=np.ones(1, np.float32),
+    )
+    np.testing.assert_array_equal(y[:, 0], np.rint(np.fft.ifft(spectrum).real) + 1)
+
+
 def test_it_commutes():
     """What correlation does not: x * w = w * x."""
     x, w = integers(0, 1, 9, 1), integers(1, 1, 4, 1)
