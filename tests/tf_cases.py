@@ -99,6 +99,28 @@ def transposes():
         yield Case("conv2d_transpose", ((1, 3, 3, 2), (3, 3, 2, 2)), options, dtype)
 
 
+def gradients():
+    """conv2d_backprop_input and _filter, depthwise_conv2d_backprop_input and _filter."""
+    for strides, padding in [([1, 2, 2, 1], "SAME"), ([1, 1, 1, 1], "VALID")]:
+        options = {"strides": strides, "padding": padding}
+        size = (4, 4) if padding == "SAME" else (6, 6)
+        for name, w, channels in [("conv2d", W2, 6), ("depthwise_conv2d", (3, 2, 4, 2), 8)]:
+            g = (2, *size, channels)
+            yield Case(f"{name}_backprop_input", (w, g), {"input_sizes": X2, **options})
+            yield Case(f"{name}_backprop_filter", (X2, g), {"filter_sizes": w, **options})
+
+
+def depths():
+    """conv_transpose, space_to_depth, depth_to_space, extract_patches."""
+    options = {"output_shape": (2, 9, 8, 3), "strides": 2}
+    yield Case("conv_transpose", ((2, 5, 4, 4), (3, 2, 3, 4)), options)
+    yield Case("space_to_depth", ((2, 6, 4, 3),), {"block_size": 2})
+    yield Case("depth_to_space", ((2, 3, 2, 12),), {"block_size": 2})
+    for padding in ("SAME", "VALID"):
+        options = {"sizes": [1, 3, 2, 1], "strides": [1, 2, 1, 1], "rates": [1, 2, 2, 1]}
+        yield Case("extract_patches", ((2, 6, 4, 3),), {**options, "padding": padding})
+
+
 def batches():
     """The functions between space and batch."""
     block = {"block_shape": [2, 3]}
@@ -112,11 +134,15 @@ def batches():
         yield Case("with_space_to_batch", ((1, 9, 8, 2), (3, 2, 2, 2)), options)
 
 
-CASES = [*convs(), *depthwise(), *transposes(), *batches()]
+CASES = [*convs(), *depthwise(), *transposes(), *gradients(), *depths(), *batches()]
 
 
 def call(nn, case, arrays):
     """A case, run by a module that has the functions of tf.nn; ours is one."""
+    if "_backprop_" in case.function:  # whose arrays do not come first
+        first = "filter" if case.function.endswith("_input") else "input"
+        keyed = dict(zip([first, "out_backprop"], arrays, strict=True))
+        return getattr(nn, case.function)(**keyed, **case.options)
     if case.function != "with_space_to_batch":
         return getattr(nn, case.function)(*arrays, **case.options)
     x, w = arrays
@@ -128,7 +154,7 @@ class Functions:
     """The functions of tf.nn, and those of their kind that TensorFlow keeps elsewhere."""
 
     def __init__(self, tf):
-        self._places = tf.nn, tf, tf.compat.v1
+        self._places = tf.nn, tf, tf.image, tf.compat.v1, tf.compat.v1.nn
 
     def __getattr__(self, name):
         return next(getattr(place, name) for place in self._places if hasattr(place, name))
