@@ -1,8 +1,9 @@
-"""``python -m benchmarks``: run, streaming, report, compare."""
+"""``python -m benchmarks``: run, models, streaming, report, compare."""
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import pathlib
 import sys
@@ -13,8 +14,9 @@ examples:
   python -m benchmarks run                                 everything on the CPU, 20 minutes or more
   python -m benchmarks run --cases 'mobilenet*,transposed' --modes fwd --seconds 0.2
   python -m benchmarks run --device cuda --peers lax,torch
+  python -m benchmarks models --models 'keras-*'           whole networks
   python -m benchmarks streaming                           samples a second of WaveNet, a minute
-  python -m benchmarks report                              the newest result -> docs/benchmarks.md
+  python -m benchmarks report                              the newest results -> docs/benchmarks.md
   python -m benchmarks compare benchmarks/results/A.jsonl benchmarks/results/B.jsonl
 """
 
@@ -61,6 +63,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--list", action="store_true", help="show the cases and stop")
 
+    models = commands.add_parser(
+        "models", help="measure whole networks, under lax, accelerated, and Keras on PyTorch"
+    )
+    models.add_argument("--device", default="cpu", choices=("cpu", "cuda", "rocm", "tpu"))
+    models.add_argument("--peers", default="lax,torch", help="of lax, torch (default: %(default)s)")
+    models.add_argument("--models", metavar="GLOBS", help="comma-separated globs (default: all)")
+    models.add_argument("--batch", type=int, default=4, help="examples (default: %(default)s)")
+    models.add_argument("--size", type=int, help="samples an axis (default: the model's own)")
+    models.add_argument("--seconds", type=float, default=2.0, metavar="S",
+                        help="of timing, each (default: %(default)s)")  # fmt: skip
+    models.add_argument("--out", type=pathlib.Path, metavar="FILE", help="the result")
+    models.add_argument("--list", action="store_true", help="show the models and stop")
+
     streaming = commands.add_parser(
         "streaming", help="samples a second of WaveNet by steps, by chunks and recomputed"
     )
@@ -101,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         commands = {
             "run": _run,
+            "models": _models,
             "streaming": _streaming,
             "report": _report,
             "compare": _compare,
@@ -157,6 +173,31 @@ def _streaming(options: argparse.Namespace, argv: list[str]) -> None:
     path = streaming.measure(
         [streaming.Case(number) for number in channels],
         device=options.device,
+        seconds=options.seconds,
+        out=options.out,
+        arguments=argv,
+    )
+    print(f"written: {path}")
+
+
+def _models(options: argparse.Namespace, argv: list[str]) -> None:
+    from benchmarks import networks, zoo
+
+    globs = (options.models or "*").split(",")
+    entries = [e for e in zoo.ENTRIES if any(fnmatch.fnmatch(e.name, glob) for glob in globs)]
+    if not entries:
+        msg = f"--models: nothing matches {options.models!r}; see --list"
+        raise ValueError(msg)
+    if options.list:
+        for entry in entries:
+            print(f"{entry.name:<26}  {entry.library:<8}  {entry.size:>5}  {entry.source}")
+        return
+    path = networks.run_models(
+        [entry.name for entry in entries],
+        device=options.device,
+        peers=options.peers.split(","),
+        batch=options.batch,
+        size=options.size,
         seconds=options.seconds,
         out=options.out,
         arguments=argv,

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.case import MODES
 from benchmarks.results import Result, Row, rows
 
-__all__ = ["TITLES", "roofline", "speedups"]
+__all__ = ["TITLES", "pyplot", "roofline", "save", "speedups"]
 
 TITLES = {"fwd": "forward", "dx": "gradient by the input", "dw": "gradient by the kernel"}
 # Colour and shape both tell contenders apart.
@@ -22,7 +22,7 @@ _STYLE = {
 
 def roofline(result: Result, path: pathlib.Path) -> None:
     """Achieved GFLOP/s of each measurement over its FLOPs per byte, under the ceilings."""
-    plt = _pyplot()
+    plt = pyplot()
     found = rows(result)
     ceilings = result.header["ceilings"]
     bandwidth = ceilings["copy_bytes"] / 1e9
@@ -69,12 +69,12 @@ def roofline(result: Result, path: pathlib.Path) -> None:
     axes[0].set_ylabel("GFLOP/s")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
 def speedups(result: Result, path: pathlib.Path) -> None:
     """For each case how many times faster jaxdil is; left of the line it loses."""
-    plt = _pyplot()
+    plt = pyplot()
     found = rows(result)
     cases = list(dict.fromkeys(row.case for row in found))
     at = {case: len(cases) - i for i, case in enumerate(cases)}
@@ -105,7 +105,7 @@ def speedups(result: Result, path: pathlib.Path) -> None:
             ncols=2,
             frameon=False,
         )
-    _save(plt, figure, path)
+    save(plt, figure, path)
 
 
 def _bands(axes: Sequence[Any], found: Sequence[Row], at: dict[str, int]) -> None:
@@ -123,7 +123,8 @@ def _bands(axes: Sequence[Any], found: Sequence[Row], at: dict[str, int]) -> Non
     axes[0].set_ylim(0.5, len(at) + 0.5)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib, drawing into files."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -135,7 +136,8 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(plt: Any, figure: Any, path: pathlib.Path) -> None:
+def save(plt: Any, figure: Any, path: pathlib.Path) -> None:
+    """Write a figure, the same bytes for the same figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Neither a date nor a random identifier, so that the same result gives the same file.
     with plt.rc_context({"svg.hashsalt": "jaxdil"}):

@@ -6,9 +6,10 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import figures, report_streaming
+from benchmarks import figures, report_models, report_streaming
 from benchmarks.case import FAMILIES, MODES
 from benchmarks.machine import ROOT
+from benchmarks.markdown import bold, device, ms, table
 from benchmarks.results import Record, Result, Row, geometric_mean, rows
 
 __all__ = ["write"]
@@ -51,9 +52,15 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
         if result.benchmark == "streaming":
             page.append(report_streaming.section(result))
             continue
-        if not rows(result):
+        if not result.records:
             msg = f"{result.path}: no measurement in it"
             raise ValueError(msg)
+        if result.benchmark == "models":
+            path = docs / "figures" / f"models-{result.path.stem}.svg"
+            report_models.draw(result, path)
+            written.append(path)
+            page.append(report_models.section(result, f"figures/{path.name}"))
+            continue
         names = {}
         for kind, draw in (("speedup", figures.speedups), ("roofline", figures.roofline)):
             path = docs / "figures" / f"{kind}-{result.path.stem}.svg"
@@ -78,7 +85,7 @@ def _section(result: Result, names: dict[str, str]) -> str:
     again = f"{h['command']}\npython -m benchmarks report benchmarks/results/{result.path.name}"
     sources = dict.fromkeys((row.case, row.source) for row in found)
     parts = [
-        f"## {_device(h)}, {h['date'][:10]}",
+        f"## {device(h)}, {h['date'][:10]}",
         f"{cases} layers. {versions}. CPU: {h['cpu']}, {h['cores']} cores.",
         f"Ceilings, of the same run: {ceilings}. An empty call: {c['call_s'] * 1e6:.0f} us.",
         f"```sh\n{again}\n```",
@@ -102,14 +109,10 @@ def _section(result: Result, names: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _device(h: dict[str, str]) -> str:
-    return f"CPU: {h['cpu']}" if h["device"] == "cpu" else f"{h['device']}: {h['device_kind']}"
-
-
 def _summary(found: Sequence[Row]) -> str:
     def cell(chosen: Sequence[Row], over: str) -> str:
         ratios = [s for row in chosen if (s := row.speedup(over)) is not None]
-        return f"{geometric_mean(ratios):.2f} ({_bold(min(ratios))})" if ratios else "-"
+        return f"{geometric_mean(ratios):.2f} ({bold(min(ratios))})" if ratios else "-"
 
     def behind(chosen: Sequence[Row]) -> str:
         both = [
@@ -133,7 +136,7 @@ def _summary(found: Sequence[Row]) -> str:
                         behind(chosen),
                     ]
                 )
-    return _table(lines)
+    return table(lines)
 
 
 def _by_rule(found: Sequence[Row]) -> str:
@@ -152,11 +155,11 @@ def _by_rule(found: Sequence[Row]) -> str:
                 f"`{method}`",
                 str(len(ratios)),
                 f"{mean:.2f}",
-                _bold(min(ratios)),
+                bold(min(ratios)),
                 f"{max(ratios):.2f}",
             ]
         )
-    return _table(lines)
+    return table(lines)
 
 
 def _costs(found: Sequence[Row]) -> str:
@@ -210,14 +213,14 @@ def _losses(found: Sequence[Row]) -> str:
                 [
                     row.case,
                     row.mode,
-                    _bold(s),
-                    _ms(row.time(over)),
-                    _ms(row.time("auto")),
+                    bold(s),
+                    ms(row.time(over)),
+                    ms(row.time("auto")),
                     f"`{row.method}`",
                 ]
                 for s, row in ratios
             ]
-            parts.append(_table(lines))
+            parts.append(table(lines))
     refused = [
         f"- {row.case} {row.mode}: `{r['contender']}` {r['status']}: {r['reason']}"
         for row in found
@@ -235,23 +238,23 @@ def _full(found: Sequence[Row], result: Result) -> str:
     for row in found:
         auto = row.contenders.get("auto", {"status": "absent"})
         timed = auto["status"] == "ok"
-        spread = f" ({_ms(auto['q10'])} to {_ms(auto['q90'])})" if timed else ""
+        spread = f" ({ms(auto['q10'])} to {ms(auto['q90'])})" if timed else ""
         lines.append(
             [
                 row.case,
                 row.geometry.replace("*", "\\*"),
                 row.mode,
-                _ms(row.time("lax")),
-                _ms(row.time("auto")) + spread,
-                _ms(row.time("torch")),
-                _bold(row.speedup("lax")),
-                _bold(row.speedup("torch")),
+                ms(row.time("lax")),
+                ms(row.time("auto")) + spread,
+                ms(row.time("torch")),
+                bold(row.speedup("lax")),
+                bold(row.speedup("torch")),
                 f"`{row.method}`",
                 *_achieved(auto, ceilings),
                 _remark(row),
             ]
         )
-    return _table(lines)
+    return table(lines)
 
 
 def _achieved(record: Record, ceilings: Record) -> list[str]:
@@ -278,26 +281,10 @@ def _remark(row: Row) -> str:
         remarks.append("slower than PyTorch")
     ours, other = row.time("auto"), row.best_other
     if ours is not None and other is not None and other[1] * NOISE < ours:
-        remarks.append(f"`{other[0]}` takes {_ms(other[1])}")
+        remarks.append(f"`{other[0]}` takes {ms(other[1])}")
     remarks += [
         f"{r['contender']} {r['status']}"
         for r in row.contenders.values()
         if r["status"] not in ("ok", "unsupported")
     ]
     return "; ".join(remarks)
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.3g}"
-
-
-def _bold(ratio: float | None) -> str:
-    """A speed-up; bold where it is none."""
-    if ratio is None:
-        return "-"
-    return f"**{ratio:.2f}**" if ratio < 1 else f"{ratio:.2f}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])

@@ -19,7 +19,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,9 @@ __all__ = ["apply", "supports"]
 
 _Cut: TypeAlias = tuple[int, int, int]
 
-# Taps written out for one call; each is two slices and a product. Narrow groups loop over the first
-# axis of the kernel where there are more.
+# Taps written out for one call at the most; each is two slices and a product. Narrow groups loop
+# over the first axis of the kernel where there are more, and wherever that leaves enough taps to a
+# pass: 7x7 taps written out take several times as long to compile as a loop over seven.
 MOST_TAPS = 64
 
 # Input channels a group up to which products of slices beat small matrix products.
@@ -54,7 +55,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "correlate: nothing to compute"
     if problem.groups != 1 and problem.batch_groups != 1:
         return "correlate: channels and batch are both split into groups"
-    looped = _is_narrow(problem) and problem.input_dilation[0] == 1
+    looped = _is_narrow(problem) and _is_looped(problem)
     written = math.prod(problem.positions[1:] if looped else problem.positions)
     if written > MOST_TAPS:
         return f"correlate: {written} output positions to write out, more than {MOST_TAPS}"
@@ -187,17 +188,25 @@ def _axis(n: int, k: int, taps: int, s: int, d: int, lo: int, hi: int, a: int) -
     return _Axis(taps, n, (0, 0, 0), (before, after, 0), 1, a, 0, -s, lo + before, k)
 
 
-def _slice(x: jax.Array, cuts: Sequence[_Cut]) -> jax.Array:
-    """Cut the spatial axes of x (I, *S, F)."""
+def _slice(x: jax.Array, cuts: Sequence[_Cut], move: Any = None) -> jax.Array:
+    """Cut the spatial axes of x (I, *S, F), the first of them ``move`` further on."""
     start, stop, step = zip((0, x.shape[0], 1), *cuts, (0, x.shape[-1], 1), strict=True)
-    return lax.slice(x, start, stop, step)
+    if move is None:
+        return lax.slice(x, start, stop, step)
+    # One slice for each tap, at a place known when it runs. One slice of all that a row of taps
+    # reads, and slices of that, would be copied.
+    at = [jnp.asarray(n, np.int32) for n in start]
+    at[1] += move
+    x = lax.dynamic_slice(x, at, [n - m for n, m in zip(stop, start, strict=True)])
+    return lax.slice(x, (0,) * x.ndim, x.shape, step)
 
 
 def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """(T, G, b, o) for narrow groups: each input channel of a group beside all outputs of it."""
     axes = _axes(problem)
     groups, rows, outer = *x.shape[-2:], w.shape[-1]
-    x = _pad(x, [axis.x_pad for axis in axes])
+    # Every tap reads x: half precision is made single once, and not once for each of them.
+    x = _pad(x.astype(problem.sum_dtype), [axis.x_pad for axis in axes])
     w = _pad(w, [axis.w_pad for axis in axes])
     w = w.reshape(*w.shape[:-2], -1)
     parts = []
@@ -217,22 +226,27 @@ def _pad(x: jax.Array, pads: list[tuple[int, int, int]]) -> jax.Array:
 
 def _all_taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -> jax.Array:
     """(T, F) for x (I, *S, F) and w (I, *P, F): a loop over the first axis if taps are many."""
-    if math.prod(problem.positions) <= MOST_TAPS:
-        return _taps(x, w, axes, problem)
+    w = w.astype(problem.sum_dtype)
+    if not _is_looped(problem):
+        return _taps(x, w, axes)
     first, *others = axes
 
     def row(tap: jax.Array) -> jax.Array:
-        extent = first.x_step * (first.terms - 1) + 1
-        xs = lax.dynamic_slice_in_dim(x, first.x_move * tap, extent, axis=1)
-        return _taps(xs, w, [first._replace(taps=1), *others], problem)
+        return _taps(x, w, [first._replace(taps=1), *others], first.x_move * tap)
 
     return lax.map(row, jnp.arange(first.taps, dtype=np.int32))
 
 
-def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -> jax.Array:
+def _is_looped(problem: Problem) -> bool:
+    """Whether the taps of the first axis run in a loop, and only the others are written out."""
+    if problem.input_dilation[0] != 1:
+        return False
+    taps, row = math.prod(problem.positions), math.prod(problem.positions[1:])
+    return taps > MOST_TAPS or (taps > 2 * TOGETHER and row > 2)
+
+
+def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], move: Any = None) -> jax.Array:
     """(T, F), all taps written out, in blocks of image rows and a few taps at a time."""
-    dtype = problem.sum_dtype
-    x, w = x.astype(dtype), w.astype(dtype)
     terms = axes[0].terms
     height = next((j for j in range(ROWS, ROWS // 2, -1) if terms % j == 0), min(ROWS, terms))
     taps = list(itertools.product(*(range(axis.taps) for axis in axes)))
@@ -241,12 +255,16 @@ def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -> ja
     sums = []
     for at in range(0, len(taps), TOGETHER):
         some = taps[at : at + TOGETHER]
-        parts = [_block(x, w, axes, some, *block, problem) for block in blocks if block[1]]
-        sums.append(functools.reduce(jnp.add, parts))
+        rows = [_stage(x, w, axes, some, *block, move) for block in blocks if block[1]]
+        # One product for all taps: one for each takes as long to compile as all before it.
+        each = jnp.concatenate(rows)
+        ones = jnp.ones((1, each.shape[0]), each.dtype)
+        y = lax.dot(ones, each, precision=lax.Precision.HIGHEST)
+        sums.append(y.reshape(len(some), -1))
     return jnp.concatenate(sums)
 
 
-def _block(
+def _stage(
     x: jax.Array,
     w: jax.Array,
     axes: list[_Axis],
@@ -254,16 +272,15 @@ def _block(
     first: int,
     terms: int,
     height: int,
-    problem: Problem,
+    move: Any,
 ) -> jax.Array:
-    """The sums of some taps over ``terms`` rows: ``height`` rows at a time, then what is left."""
-    zero = jnp.zeros((), problem.sum_dtype)
+    """(R, T F), the products of some taps, summed over ``height`` rows of ``terms`` at a time."""
     products = []
     for tap in taps:
         pieces = [(first, terms), *((0, axis.terms) for axis in axes[1:])]
         cuts = [a.cut(t, *piece) for a, t, piece in zip(axes, tap, pieces, strict=True)]
         for_x, for_w, inside = zip(*cuts, strict=True)
-        product = _slice(x, for_x) * _slice(w, for_w)
+        product = _slice(x, for_x, move) * _slice(w, for_w)
         if not all(terms.all() for terms in inside):
             # A sample beside w's padding is not read; times zero, a NaN or an Inf would be.
             read = functools.reduce(
@@ -275,12 +292,10 @@ def _block(
             )
             product = lax.select(read, product, jnp.zeros_like(product))
         products.append(product.reshape(x.shape[0], -1, height, *product.shape[2:]))
-    stage = lax.reduce(
+    sums = lax.reduce(
         products,
-        [zero] * len(products),
+        [jnp.zeros((), x.dtype)] * len(products),
         lambda a, b: [p + q for p, q in zip(a, b, strict=True)],
         (2,),
     )
-    rows = [part.reshape(-1, part.shape[-1]) for part in stage]
-    ones = jnp.ones((1, rows[0].shape[0]), problem.sum_dtype)
-    return jnp.concatenate([lax.dot(ones, part, precision=lax.Precision.HIGHEST) for part in rows])
+    return jnp.concatenate([part.reshape(-1, part.shape[-1]) for part in sums], axis=1)
