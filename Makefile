@@ -15,7 +15,7 @@ help:  ## show this list
 demo: $(VENV)/.installed-plot  ## dilated convolution on a photograph, and a network under lax and under jaxdil
 	@$(BIN)/python -m benchmarks.demo
 
-test: $(VENV)/.installed-test-docs-plot  ## the test suite; ARGS="-k name" passes options to pytest
+test: $(VENV)/.installed-test-docs-plot-peers  ## the test suite; ARGS="-k name" passes options to pytest
 	@$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-lint  ## ruff (rules and format) and mypy
