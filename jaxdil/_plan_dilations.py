@@ -20,8 +20,9 @@ def hdc_distance(dilations: Sequence[int] | np.ndarray) -> int:
         M_n = r_n,  M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i)
 
     for layers of rates r_1 to r_n: the farthest that two samples of the second layer's result can
-    be apart and both be read, with none between. The rule takes r_1 = 1 for granted: it lets
-    (2, 2, 2) pass, which sees every other sample. `covers` is exact, for any kernel and stride.
+    be apart and both be read, with none between. The rule takes ascending rates from
+    r_1 = 1 for granted: it lets (2, 2, 2) pass, which sees every other sample, and refuses
+    (1, 5, 2), which sees what (1, 2, 5) does. `covers` is exact, for any kernel and stride.
 
     Args:
       dilations: the rate of each layer, from the input on, >= 1.

@@ -251,6 +251,8 @@ def _spread(ways: np.ndarray, axis: int, n: int, reads: Reads) -> np.ndarray:
         moved = moved.reshape(-1, reads.repeat, *moved.shape[1:]).sum(1)
         reads = reads._replace(repeat=1)
     out = np.zeros((n, *moved.shape[1:]))
+    if reads == whole((n,))[0]:
+        return np.moveaxis(out + moved, 0, axis)
     for tap in range(reads.taps):
         p, q = reads.at(tap, len(moved))
         inside = (q >= 0) & (q < n)

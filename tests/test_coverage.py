@@ -102,7 +102,10 @@ def test_the_rule_of_hybrid_dilated_convolution():
 def test_the_rule_is_exact_from_rate_one_up_and_only_there():
     for a, b in itertools.combinations_with_replacement(range(1, 10), 2):
         assert (hdc_distance([1, a, b]) <= 3) == covers(stack([1, a, b])), (a, b)
-    # It takes the first rate for 1: gridding passes.
+    # It takes ascending rates for granted: what is seen has no order, M_2 has.
+    assert hdc_distance([1, 5, 2]) == 8
+    assert covers(stack([1, 5, 2]))
+    # And the first rate for 1: gridding passes.
     assert hdc_distance([2, 2, 2]) <= 3
     assert not covers(stack([2, 2, 2]))
 
