@@ -11,6 +11,7 @@ from jaxdil._explain import explain
 from jaxdil._explanation import Explanation, Row
 from jaxdil._install import install, installed, installed_platforms, uninstall
 from jaxdil._local import conv_local, local_kernel
+from jaxdil._morphology import dilation2d, erosion2d
 from jaxdil._per_example import conv_per_example
 from jaxdil._plan_dilations import hdc_distance, plan_dilations
 from jaxdil._pool import avg_pool, max_pool
@@ -58,8 +59,10 @@ __all__ = [
     "depth_to_space",
     "depthwise_conv",
     "dilate_kernel",
+    "dilation2d",
     "effective_kernel_size",
     "effective_receptive_field",
+    "erosion2d",
     "explain",
     "fold",
     "hdc_distance",

@@ -9,7 +9,7 @@ Slices and selections, one axis at a time: everything has derivatives of any ord
 from __future__ import annotations
 
 import functools
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jaxdil._window import Window
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 
-__all__ = ["Pads", "average", "avg_pool", "larger", "max_pool", "maximum"]
+__all__ = ["Pads", "average", "avg_pool", "max_pool", "maximum", "pool"]
 
 
 def max_pool(
@@ -66,22 +66,16 @@ def max_pool(
     >>> jaxdil.max_pool(x, window=2, stride=1, dilation=4).ravel()
     Array([5., 9., 4., 6.], dtype=float32)
     """
-    where = "max_pool"
-    _arguments.check_arrays(where, x=x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        what = f"x must be real, got dtype {x.dtype}"
-        raise TypeError(error(where, what, "Complex numbers have no order: pool jnp.abs(x)."))
-    layout, slid = _slide.slide(
-        where,
-        x.shape,
+    return pool(
+        "max_pool",
+        x,
+        mean=False,
         window=window,
         stride=stride,
         dilation=dilation,
         padding=padding,
         data_format=data_format,
     )
-    _slide.check_samples(where, slid)
-    return layout.restore(maximum(layout.merge(x), layout, slid))
 
 
 def avg_pool(
@@ -124,24 +118,38 @@ def avg_pool(
     >>> jaxdil.avg_pool(x, window=3, stride=1, padding="SAME", count_include_pad=False).ravel()
     Array([3., 4., 5., 6.], dtype=float32)
     """
-    where = "avg_pool"
-    _arguments.check_arrays(where, x=x)
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        what = f"x must hold floating-point numbers, got dtype {x.dtype}"
-        raise TypeError(error(where, what, "The mean of integers is none: cast x."))
-    layout, slid = _slide.slide(
-        where,
-        x.shape,
+    return pool(
+        "avg_pool",
+        x,
+        mean=True,
         window=window,
         stride=stride,
         dilation=dilation,
         padding=padding,
+        count_include_pad=count_include_pad,
         data_format=data_format,
     )
+
+
+def pool(
+    where: str, x: jax.Array, *, mean: bool, count_include_pad: bool = False, **options: Any
+) -> jax.Array:
+    """Check the arguments, and take the maximum or the mean of each window."""
+    _arguments.check_arrays(where, x=x)
+    if mean and not jnp.issubdtype(x.dtype, jnp.inexact):
+        what = f"x must hold floating-point numbers, got dtype {x.dtype}"
+        raise TypeError(error(where, what, "The mean of integers is none: cast x."))
+    if not mean and jnp.issubdtype(x.dtype, jnp.complexfloating):
+        what = f"x must be real, got dtype {x.dtype}"
+        raise TypeError(error(where, what, "Complex numbers have no order: pool jnp.abs(x)."))
+    layout, window = _slide.slide(where, x.shape, **options)
     if not count_include_pad:
-        _slide.check_samples(where, slid)
-    counted = slid.padding if count_include_pad else None
-    return layout.restore(average(layout.merge(x), layout, slid, counted))
+        _slide.check_samples(where, window)
+    merged = layout.merge(x)
+    if not mean:
+        return layout.restore(maximum(merged, layout, window))
+    counted = window.padding if count_include_pad else None
+    return layout.restore(average(merged, layout, window, counted))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -150,7 +158,7 @@ def maximum(x: jax.Array, layout: Layout, window: Window) -> jax.Array:
     y = _slide.widened(x)
     # The last axis first: then the first of equals is the first in row-major order.
     for side in reversed(_slide.sides(layout, window)):
-        y = _slide.windowed(_slide.frame(y, side, _slide.lowest(y.dtype)), side, larger)
+        y = _slide.windowed(_slide.frame(y, side, _slide.extremes(y.dtype)[0]), side, _slide.better)
     return y.astype(x.dtype)
 
 
@@ -168,11 +176,3 @@ def average(x: jax.Array, layout: Layout, window: Window, counted: Pads | None) 
         along = jnp.asarray(counts, count.dtype)
         count = count * lax.expand_dims(along, [a for a in range(x.ndim) if a != side.axis])
     return (y / count.astype(y.dtype)).astype(x.dtype)
-
-
-def larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The larger of two, the first of equals, NaN if there is one; no gradient to the other."""
-    second = b > a
-    if jnp.issubdtype(b.dtype, jnp.floating):
-        second |= jnp.isnan(b)
-    return jnp.where(second, b, a)

@@ -24,11 +24,12 @@ from jaxdil._window import Window
 
 __all__ = [
     "Side",
+    "better",
     "check_samples",
+    "extremes",
     "fold_axis",
     "forward",
     "frame",
-    "lowest",
     "samples",
     "sides",
     "slide",
@@ -183,9 +184,22 @@ def widened(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if half else x
 
 
-def lowest(dtype: Any) -> Any:
-    """What never is a maximum."""
-    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+def extremes(dtype: Any) -> tuple[Any, Any]:
+    """What never is a maximum, and what never is a minimum."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return -jnp.inf, jnp.inf
+    return jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
+
+
+def better(a: jax.Array, b: jax.Array, *, least: bool = False) -> jax.Array:
+    """The larger of two, or the smaller: the first of equals, and NaN if there is one.
+
+    The other gets no gradient, where ``jnp.maximum`` would split it among equals.
+    """
+    second = b < a if least else b > a
+    if jnp.issubdtype(b.dtype, jnp.floating):
+        second |= jnp.isnan(b)
+    return jnp.where(second, b, a)
 
 
 def frame(x: jax.Array, side: Side, fill: Any = 0) -> jax.Array:

@@ -47,6 +47,10 @@ def first(x):
 SIGNATURES = {
     "atrous_conv2d": "value, filters, rate, padding, name=None",
     "atrous_conv2d_transpose": "value, filters, output_shape, rate, padding, name=None",
+    "avg_pool": "input, ksize, strides, padding, data_format=None, name=None",
+    "avg_pool1d": "input, ksize, strides, padding, data_format='NWC', name=None",
+    "avg_pool2d": "input, ksize, strides, padding, data_format='NHWC', name=None",
+    "avg_pool3d": "input, ksize, strides, padding, data_format='NDHWC', name=None",
     "batch_to_space_nd": "input, block_shape, crops, name=None",
     "conv1d": "input, filters, stride, padding, data_format='NWC', dilations=None, name=None",
     "conv1d_transpose": "input, filters, output_shape, strides, padding='SAME', data_format='NWC', "
@@ -72,7 +76,15 @@ SIGNATURES = {
     "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
     "depthwise_conv2d_backprop_input": "input_sizes, filter, out_backprop, strides, padding, "
     "data_format='NHWC', dilations=(1, 1, 1, 1), name=None",
+    "dilation2d": "input, filters, strides, padding, data_format, dilations, name=None",
+    "erosion2d": "value, filters, strides, padding, data_format, dilations, name=None",
     "extract_patches": "images, sizes, strides, rates, padding, name=None",
+    "max_pool": "input, ksize, strides, padding, data_format=None, name=None",
+    "max_pool1d": "input, ksize, strides, padding, data_format='NWC', name=None",
+    "max_pool2d": "input, ksize, strides, padding, data_format='NHWC', name=None",
+    "max_pool3d": "input, ksize, strides, padding, data_format='NDHWC', name=None",
+    "pool": "input, window_shape, pooling_type, strides=None, padding='VALID', data_format=None, "
+    "dilations=None, name=None",
     "required_space_to_batch_paddings": "input_shape, block_shape, base_paddings=None, name=None",
     "separable_conv2d": "input, depthwise_filter, pointwise_filter, strides, padding, "
     "data_format=None, dilations=None, name=None",

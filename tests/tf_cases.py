@@ -10,6 +10,7 @@ import sys
 import warnings
 
 import numpy as np
+import tf_window_cases
 from peer import Case, Results, named, save
 
 X1, X2, X3 = (2, 9, 4), (2, 8, 7, 4), (1, 4, 5, 6, 2)
@@ -134,7 +135,15 @@ def batches():
         yield Case("with_space_to_batch", ((1, 9, 8, 2), (3, 2, 2, 2)), options)
 
 
-CASES = [*convs(), *depthwise(), *transposes(), *gradients(), *depths(), *batches()]
+CASES = [
+    *convs(),
+    *depthwise(),
+    *transposes(),
+    *gradients(),
+    *depths(),
+    *batches(),
+    *tf_window_cases.cases(),
+]
 
 
 def call(nn, case, arrays):

@@ -22,6 +22,16 @@ from jaxdil.tf._gradients import (
     depthwise_conv2d_backprop_filter,
     depthwise_conv2d_backprop_input,
 )
+from jaxdil.tf._morphology import dilation2d, erosion2d
+from jaxdil.tf._pool import avg_pool, max_pool, pool
+from jaxdil.tf._pool_nd import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from jaxdil.tf._space_to_batch import (
     batch_to_space_nd,
     required_space_to_batch_paddings,
@@ -39,6 +49,10 @@ from jaxdil.tf._transpose import (
 __all__ = [
     "atrous_conv2d",
     "atrous_conv2d_transpose",
+    "avg_pool",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_to_space_nd",
     "conv1d",
     "conv1d_transpose",
@@ -54,7 +68,14 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_backprop_filter",
     "depthwise_conv2d_backprop_input",
+    "dilation2d",
+    "erosion2d",
     "extract_patches",
+    "max_pool",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "pool",
     "required_space_to_batch_paddings",
     "separable_conv2d",
     "space_to_batch_nd",

@@ -51,6 +51,16 @@ class Window(NamedTuple):
         """Whether the channels come right after the batch."""
         return self.data_format.startswith("NC")
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The call in the words of jaxdil's own functions."""
+        return {
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "padding": self.padding,
+            "data_format": self.data_format,
+        }
+
     def spatial(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The spatial sizes in the shape of an input or an output."""
         end = len(shape) if self.first else len(shape) - 1

@@ -127,7 +127,7 @@ def _places(over: Windows, y: jax.Array) -> jax.Array:
     x = over.x
     for side in reversed(_slide.sides(over.layout, over.window)):
         at = _slide.unfold_axis(_slide.frame(at, side, -1), side)
-        x = _slide.unfold_axis(_slide.frame(x, side, _slide.lowest(x.dtype)), side)
+        x = _slide.unfold_axis(_slide.frame(x, side, _slide.extremes(x.dtype)[0]), side)
     taps = tuple(range(2, x.ndim, 2))
     largest = jnp.expand_dims(y, taps)
     nan = jnp.isnan(x) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(x.shape, bool)
