@@ -4,6 +4,7 @@ from jaxdil import reference, streaming, tf, torch, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
 from jaxdil._convolve import convolve
+from jaxdil._costs import Cost, Costs, costs
 from jaxdil._coverage import coverage, covers, effective_receptive_field, receptive_inputs
 from jaxdil._depthwise import depthwise_conv, separable_conv
 from jaxdil._errors import MethodError
@@ -36,6 +37,8 @@ from jaxdil._unfold import fold, unfold
 from jaxdil._with_space_to_batch import with_space_to_batch
 
 __all__ = [
+    "Cost",
+    "Costs",
     "Explanation",
     "MethodError",
     "ReceptiveField",
@@ -54,6 +57,7 @@ __all__ = [
     "conv_transpose",
     "conv_transpose_output_shape",
     "convolve",
+    "costs",
     "coverage",
     "covers",
     "depth_to_space",

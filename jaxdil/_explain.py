@@ -21,7 +21,7 @@ from jaxdil._plain import plain_p
 from jaxdil._primitive import PLATFORMS, choice_of, conv_p
 from jaxdil._transform import traced
 
-__all__ = ["explain"]
+__all__ = ["Found", "explain", "found_of", "role_of", "scope_of"]
 
 _OURS = tuple(str(pathlib.Path(str(m.__file__)).parent) for m in (jax, _dispatch))
 # Where the code of other libraries lies.
@@ -105,8 +105,8 @@ def _platform(name: str | None) -> str:
     return name
 
 
-class _Found(NamedTuple):
-    """An equation of conv_p, the scopes around it, outermost first, its runs and its source."""
+class Found(NamedTuple):
+    """An equation, the scopes around it, outermost first, its runs and its source."""
 
     eqn: Any
     path: str
@@ -115,18 +115,25 @@ class _Found(NamedTuple):
 
     @property
     def is_transposed(self) -> bool:
+        """Whether it stands on the way back."""
         # What a checkpoint computes again on the way back is the forward pass once more.
         return "transpose(" in self.path.rpartition("rematted_computation")[2]
 
 
+def found_of(eqn: Any, around: Found) -> Found:
+    """An equation of the program inside ``around``."""
+    path = f"{around.path}/{eqn.source_info.name_stack}"
+    return Found(eqn, path, around.times, _source(eqn) or around.source)
+
+
 def _convolutions(
     jaxpr: Jaxpr, path: str = "", times: int = 1, source: str = ""
-) -> Iterator[_Found]:
+) -> Iterator[Found]:
     for eqn in jaxpr.eqns:
         here = f"{path}/{eqn.source_info.name_stack}"
         # In a program inside another, JAX may know no frame outside of it.
         if eqn.primitive is conv_p:
-            yield _Found(eqn, here, times, _source(eqn) or source)
+            yield Found(eqn, here, times, _source(eqn) or source)
         trips = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         for value in eqn.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
@@ -136,7 +143,7 @@ def _convolutions(
                     yield from _convolutions(program, here, times * trips, around)
 
 
-def _gradients(eqn: Any) -> list[tuple[str, _Found]]:
+def _gradients(eqn: Any) -> list[tuple[str, Found]]:
     """The convolutions that the gradients of one make, by input and by kernel."""
     x, w = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -158,7 +165,8 @@ def _gradients(eqn: Any) -> list[tuple[str, _Found]]:
     ]
 
 
-def _role(found: _Found) -> str:
+def role_of(found: Found) -> str:
+    """Forward, or which of the gradients."""
     if not found.is_transposed:
         return "forward"
     # By the kernel: a window as large as an image, an output as small as a kernel.
@@ -177,7 +185,7 @@ def _role(found: _Found) -> str:
     return "kernel gradient" if batch > channels else "input gradient"
 
 
-def _row(found: _Found, platform: str) -> Row:
+def _row(found: Found, platform: str) -> Row:
     eqn = found.eqn
     x, w, y = (v.aval for v in (*eqn.invars, *eqn.outvars))
     params = dict(eqn.params)
@@ -186,8 +194,8 @@ def _row(found: _Found, platform: str) -> Row:
     problem = _layout.problem_of(x, w, y, params)
     return Row(
         source=found.source,
-        name=_name(found.path),
-        role=_role(found),
+        name=scope_of(found.path),
+        role=role_of(found),
         times=found.times,
         x_shape=tuple(x.shape),
         w_shape=tuple(w.shape),
@@ -201,7 +209,7 @@ def _row(found: _Found, platform: str) -> Row:
     )
 
 
-def _measured(pairs: list[tuple[_Found, Row]]) -> list[Row]:
+def _measured(pairs: list[tuple[Found, Row]]) -> list[Row]:
     """The rows with the times of their convolutions; what is the same convolution is timed once."""
     times: dict[Any, tuple[float, float]] = {}
     rows = []
@@ -235,7 +243,7 @@ def _random(key: jax.Array, aval: Any) -> jax.Array:
     return jnp.ones(aval.shape, aval.dtype)
 
 
-def _name(path: str) -> str:
+def scope_of(path: str) -> str:
     """The user's scopes in a path, without the transforms that JAX writes around them."""
     plain = re.sub(
         r"\b(jvp|transpose|vmap|remat|checkpoint|rematted_computation|jit)\b|[()]", "", path

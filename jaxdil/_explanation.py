@@ -10,10 +10,10 @@ from typing import NamedTuple
 from jaxdil._dispatch import Choice
 from jaxdil._problem import Problem
 
-__all__ = ["Explanation", "Row"]
+__all__ = ["Explanation", "Row", "table"]
 
 # Columns of numbers, aligned to the right.
-_NUMBERS = {"times", "MFLOP", "MB", "lax ms", "ms", "faster", "share"}
+_NUMBERS = {"times", "MFLOP", "MB", "lax ms", "ms", "faster", "share", "parameters"}
 
 
 class Row(NamedTuple):
@@ -81,7 +81,7 @@ def _text(rows: Explanation) -> str:
             line += [f"{row.lax_ms:.3f}", f"{row.ms:.3f}", f"{row.lax_ms / row.ms:.1f}x"]
         line += [f"{row.cost / total:.1%}", row.method, row.because, _elsewhere(row)]
         lines.append(line)
-    return "\n".join([*_table(head, lines), _totals(rows)])
+    return "\n".join([*table(head, lines), _totals(rows)])
 
 
 def _elsewhere(row: Row) -> str:
@@ -111,7 +111,7 @@ def _totals(rows: Explanation) -> str:
     return text
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     """Aligned columns under a head and a rule."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     return [

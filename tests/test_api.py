@@ -287,6 +287,7 @@ LADDER = [
     {"tf", "torch", "_receptive_field", "_transform"},
     {"_explanation"},
     {"_explain", "_install", "_coverage"},
+    {"_costs"},
     {"tuning", "sharding", "streaming", "plot"},
     {"__init__"},
 ]
