@@ -279,6 +279,10 @@ LADDER = [
     {"tf._depth"},
     {"_convolve"},
     {"tf._depthwise", "tf._transpose", "tf._space_to_batch", "tf._morphology", "tf._pool_nd"},
+    {"modules._norm"},
+    {"modules._layer"},
+    {"modules.*"},  # a paper each, never each other
+    {"modules"},
     {"_read_rules"},
     {"_tape", "_plan_dilations"},
     {"torch._arguments"},
@@ -296,9 +300,9 @@ GROUND = LADDER[0]
 
 def rung(name):
     """The height of a module on the ladder."""
-    if name.startswith("_methods."):
-        name = "_methods.*"
-    heights = [height for height, names in enumerate(LADDER) if name in names]
+    package, _, module = name.partition(".")
+    known = {name} if any(name in names for names in LADDER) or not module else {f"{package}.*"}
+    heights = [height for height, names in enumerate(LADDER) if known & names]
     assert heights, f"give {name} a rung in LADDER"
     return heights[0]
 
