@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
@@ -67,7 +68,7 @@ def batch_norm(
     Array([-1.,  1.], dtype=float32)
     """
     factor, shift = _affine(params, eps)
-    wide = jnp.promote_types(x.dtype, factor.dtype)
+    wide = _wide(x, factor)
     y = x.astype(wide) * per_channel(factor.astype(wide), x)
     return (y + per_channel(shift.astype(wide), x)).astype(x.dtype)
 
@@ -127,9 +128,14 @@ def _folded(node: Any, eps: float) -> Any:
     return {"w": (w.astype(wide) * scaling).astype(w.dtype), "b": b.astype(w.dtype)}
 
 
+def _wide(*arrays: jax.Array) -> Any:
+    """The widest of their dtypes, and float32 at least: said, because strict JAX promotes none."""
+    return max((np.dtype(np.float32), *(v.dtype for v in arrays)), key=lambda dtype: dtype.itemsize)
+
+
 def _affine(params: Mapping[str, Array], eps: float) -> tuple[jax.Array, jax.Array]:
     """Factor and shift of each channel, in at least float32."""
-    wide = jnp.promote_types(params["scale"].dtype, jnp.float32)
+    wide = _wide(params["scale"])
     scale, offset, mean, variance = (
         params[name].astype(wide) for name in ("scale", "offset", "mean", "variance")
     )
