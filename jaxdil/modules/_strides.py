@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Num
 
-from jaxdil import _arguments
+from jaxdil import _arguments, _geometry
 from jaxdil._errors import error
 
 __all__ = ["remove_strides", "stack"]
@@ -67,13 +67,14 @@ def remove_strides(layers: Sequence[Step], *, output_stride: int = 1) -> list[St
 
     ``stride 1, dilation f d, padding f p``, with f the product of the strides taken out of earlier
     layers. Parameters stay as they are. On the same input, output q of the strided stack is output
-    ``q f`` of the dense one, exactly: no sum is taken in another order.
+    ``f q`` of the dense one. What stands between is what the strided stack has for an input that is
+    shifted, as long as nothing but its first layer pads; near a padded border it is not.
 
     Args:
       layers: functions; those with options ``stride``, ``dilation`` and ``padding`` (set by
         ``functools.partial``, else at their defaults) slide a window: `conv_layer`,
         `inverted_residual`, ``jaxdil.max_pool``, ... Any other is taken to work on each position
-        by itself and stays as it is. Padding is to be of ints, pairs, "VALID", "CAUSAL" or "FULL".
+        by itself and stays as it is.
       output_stride: strides stay as long as their product does not exceed this, >= 1; 16 or 8 for
         a network that goes on into `aspp`.
 
@@ -81,8 +82,9 @@ def remove_strides(layers: Sequence[Step], *, output_stride: int = 1) -> list[St
       As many functions, to be called as the old ones: by `stack`, or one by one.
 
     Raises:
-      ValueError: if the stride that is to stay does not divide a layer's, and for "SAME" padding in
-        a layer that changes, since what it pads depends on the size.
+      ValueError: if the stride that is to stay does not divide a layer's; where a layer changes,
+        for "SAME" padding of a stride, since what it pads depends on the size, for padding by
+        letters of axes, and for a padding_mode other than zeros, whose samples are strided too.
       TypeError: for integers that are not, and a layer that strides but cannot dilate.
 
     Cost: integers only. The dense stack costs f**rank times the strided one's last layers.
@@ -114,8 +116,12 @@ def remove_strides(layers: Sequence[Step], *, output_stride: int = 1) -> list[St
             raise ValueError(error(where, what, hint))
         kept, out = kept * stays, removed * (stride // stays)
         if np.any(out != 1):
+            if options["padding_mode"] != "zeros":
+                what = f"{name} has padding_mode={options['padding_mode']!r}, not 'zeros'"
+                hint = "At the far border other samples would be reflected or wrapped than before."
+                raise ValueError(error(where, what, hint))
             dilation = _ints(where, f"{name}.dilation", options["dilation"]) * removed
-            padding = _scaled(where, name, options["padding"], removed)
+            padding = _scaled(where, name, options["padding"], removed, stride)
             windows = {"stride": _plain(stays), "dilation": _plain(dilation), "padding": padding}
             dense.append(functools.partial(layer, **windows))
         else:
@@ -134,7 +140,8 @@ def _window_options(where: str, name: str, layer: Step, *, changes: bool) -> dic
     if options.get("stride", 0) is None and "window" in parameters:
         options["stride"] = parameters["window"].default  # as poolings have it
     if len(options) == len(OPTIONS) and inspect.Parameter.empty not in options.values():
-        return options
+        mode = parameters["padding_mode"].default if "padding_mode" in parameters else "zeros"
+        return options | {"padding_mode": mode}
     if "stride" in options or (changes and not MORE.isdisjoint(parameters)):
         what = f"{name} slides a window, and its options {sorted(parameters)} are not all there"
         hint = "A layer has stride=, dilation= and padding=, or works on each position by itself."
@@ -142,25 +149,43 @@ def _window_options(where: str, name: str, layer: Step, *, changes: bool) -> dic
     return None
 
 
-def _scaled(where: str, name: str, padding: Any, factor: np.ndarray) -> Any:
+def _scaled(where: str, name: str, padding: Any, factor: np.ndarray, stride: np.ndarray) -> Any:
     """Padding, a factor larger on each axis."""
-    if isinstance(padding, str):
-        # In these, what is padded is a multiple of k_eff - 1, which the dilation has multiplied.
-        if padding.upper() in ("VALID", "CAUSAL", "FULL"):
-            return padding
-        what = f"{name} has padding {padding!r}, which depends on sizes that change with the stride"
-        hint = "Write it in ints or pairs; jaxdil.resolve_padding says which."
-        raise ValueError(error(where, what, hint))
-    if isinstance(padding, Sequence):
-        factors = np.broadcast_to(factor, len(padding))
-        axes = zip(padding, factors, strict=True)
-        return [
-            _scaled(where, name, entry, f)
-            if isinstance(entry, str)
-            else _plain(np.array(entry) * f)
-            for entry, f in axes
-        ]
-    return _plain(_arguments.integer(where, f"{name}.padding", padding) * factor)
+    if isinstance(padding, Mapping):
+        what = f"{name} has padding by the names of axes, {padding!r}, and its strides have none"
+        raise ValueError(error(where, what, "Write it as a list, an entry for each spatial axis."))
+    entry = functools.partial(_scaled_entry, where, name)
+    listed = isinstance(padding, Sequence) and not isinstance(padding, str)
+    if not listed and not factor.ndim and not stride.ndim:
+        return entry(padding, int(factor), int(stride))
+    rank = len(padding) if listed else max(factor.size, stride.size)
+    entries = padding if listed else [padding] * rank
+    factors, strides = np.broadcast_to(factor, rank), np.broadcast_to(stride, rank)
+    return [entry(p, int(f), int(s)) for p, f, s in zip(entries, factors, strides, strict=True)]
+
+
+def _scaled_entry(where: str, name: str, entry: Any, factor: int, stride: int) -> Any:
+    """Padding of one axis, a factor larger, as if for a kernel a factor shorter than it is."""
+    if isinstance(entry, str):
+        # In the others, what is padded is a multiple of k_eff - 1, and so is multiplied already.
+        if not entry.upper().startswith("SAME"):
+            return entry
+        if stride != 1:
+            what = f"{name} has padding {entry!r} and a stride, so what it pads depends on the size"
+            hint = "Write it in ints or pairs; jaxdil.resolve_padding says which."
+            raise ValueError(error(where, what, hint))
+        entry = functools.partial(_same, entry.upper())
+    if callable(entry):
+        return lambda k_eff: _times(entry((k_eff - 1) // factor + 1), factor)
+    return _times(entry, factor)
+
+
+def _same(padding: str, k_eff: int) -> tuple[int, int]:
+    return _geometry.string_padding(padding, k_eff, k_eff, 1)
+
+
+def _times(padding: Any, factor: int) -> Any:
+    return _plain(np.array(padding) * factor)
 
 
 def _ints(where: str, name: str, value: Any) -> np.ndarray:
