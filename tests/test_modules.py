@@ -16,6 +16,8 @@ from jaxdil.modules._context import _identity
 pytestmark = pytest.mark.core
 
 RNG = np.random.default_rng(7)
+# What runs once is compiled in little time rather than to run in little.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def shapes(init, *args, **options):
@@ -240,7 +242,7 @@ def test_numbers_and_gradients(name):
         y = fn(p, x)
         return (y * g).sum(), y
 
-    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    grad = quick(jax.grad(loss, argnums=(0, 1), has_aux=True))
     grads, actual = grad(cast(params, jnp.float64), jnp.asarray(x))
     size = magnitude(oracle, params, x)
     assert_matches(actual, expected, size, terms=1000, dtype=jnp.float64)
@@ -257,7 +259,7 @@ def test_numbers_and_gradients(name):
 def test_precisions_vmap_and_accelerate(name, dtype):
     fn, oracle, params, x = case(name, rank=1, size=5, batch=2)
     params, x = cast(params, dtype), jnp.asarray(x, dtype)
-    fast = jax.jit(jax.vmap(jaxdil.accelerate(fn), in_axes=(None, 0)))
+    fast = quick(jax.vmap(jaxdil.accelerate(fn), in_axes=(None, 0)))
     actual = fast(params, x[:, None])
     assert actual.dtype == dtype
     exact = jax.tree.map(lambda leaf: np.asarray(leaf.astype(jnp.float64)), (params, x))
@@ -280,7 +282,7 @@ def test_context_module_has_the_fields_of_table_1():
     impulse = jnp.zeros((1, 141, 1)).at[0, 70].set(1)
     rates = (1, 1, 2, 4, 8, 16, 1, 1)
 
-    @jax.jit
+    @quick
     def reached(params, x):
         params = [{"w": p["w"]} for p in params]
         return [
@@ -310,7 +312,7 @@ def test_identity_initialiser_passes_the_input_through(size):
     )
     # Whole numbers, so that 32 copies of x / 32 add up to x without rounding.
     x = RNG.integers(-9, 10, (1, 9, 2)).astype(float)
-    np.testing.assert_array_equal(jax.jit(modules.context_module)(params, x), np.maximum(x, 0))
+    np.testing.assert_array_equal(quick(modules.context_module)(params, x), np.maximum(x, 0))
 
 
 def test_noise_of_the_identity_initialiser():
@@ -334,8 +336,8 @@ def test_a_rate_beyond_the_map_leaves_the_middle_tap():
     params = drawn(modules.init_aspp, 2, 3)
     x = RNG.normal(size=(1, 6, 6, 2))
     middle = [{"w": p["w"][1:2, 1:2], "b": p["b"]} for p in params["atrous"]]
-    small = jax.jit(modules.aspp)(params | {"atrous": middle}, x)
-    np.testing.assert_allclose(jax.jit(modules.aspp)(params, x), small, rtol=0, atol=1e-12)
+    small = quick(modules.aspp)(params | {"atrous": middle}, x)
+    np.testing.assert_allclose(quick(modules.aspp)(params, x), small, rtol=0, atol=1e-12)
 
 
 def test_the_image_branch_is_a_bilinear_resize_of_its_mean():
@@ -472,7 +474,7 @@ def test_wavenet_sees_the_last_1024_samples_and_none_to_come():
     params = cast(drawn(modules.init_wavenet_stack, 2), jnp.float64)
     x = jnp.asarray(RNG.normal(size=(1, 1100, 2)))
 
-    @jax.jit
+    @quick
     def probes(params, x):
         outputs, pull = jax.vjp(lambda x: modules.wavenet_stack(params, x), x)
         seeds = [jnp.zeros_like(y).at[:, 1050].set(1) for y in outputs]
@@ -495,7 +497,7 @@ def test_a_folded_norm_changes_nothing():
         "bare": drawn(modules.init_xception_block, 3, (3,), norm=BN, rank=1),
         "both": drawn(modules.init_conv_layer, 3, 4, rank=1) | {"norm": drawn(BN_OF, 4)},
     }
-    folded = jax.tree.map(np.asarray, jax.jit(modules.fold_batch_norm)(params))
+    folded = jax.tree.map(np.asarray, quick(modules.fold_batch_norm)(params))
     assert not any(
         "norm" in jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(folded)
     )
@@ -533,7 +535,7 @@ def test_any_norm_can_be_passed():
 
 
 def test_weights_are_drawn_with_the_variance_of_he():
-    @jax.jit
+    @quick
     def draw(key):
         dense = modules.init_conv_layer(key, 64, 64)
         depthwise = modules.init_inverted_residual(key, 512, 8, expansion=1)["depthwise"]
@@ -550,8 +552,8 @@ def test_weights_are_drawn_with_the_variance_of_he():
 def test_an_image_without_a_batch_is_one_image():
     params = drawn(modules.init_aspp, 2, 3, rank=1)
     x = RNG.normal(size=(1, 6, 2))
-    batched = jax.jit(modules.aspp)(params, x)[0]
-    np.testing.assert_allclose(jax.jit(modules.aspp)(params, x[0]), batched, rtol=0, atol=1e-14)
+    batched = quick(modules.aspp)(params, x)[0]
+    np.testing.assert_allclose(quick(modules.aspp)(params, x[0]), batched, rtol=0, atol=1e-14)
 
 
 # --- refusals -------------------------------------------------------------------------------------
