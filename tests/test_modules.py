@@ -574,7 +574,7 @@ REFUSALS = {
     "a bias of another dtype": (
         lambda: modules.conv_layer(LAYER | {"b": np.zeros(2, np.float32)}, X),
         TypeError,
-        ["conv_layer: x and w and b must have one dtype"],
+        ["conv_layer: bias must have the dtype of x, float64, got float32"],
     ),
     "channels": (
         lambda: modules.degridding([LAYER] * 4, np.ones((1, 9, 3))),

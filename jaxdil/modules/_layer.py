@@ -21,7 +21,7 @@ from jaxdil._arguments import Ints, Padding
 from jaxdil._conv import bind
 from jaxdil._depthwise import depthwise_conv
 from jaxdil._errors import error
-from jaxdil.modules._norm import batch_norm, per_channel
+from jaxdil.modules._norm import batch_norm
 
 __all__ = [
     "Activation",
@@ -189,12 +189,13 @@ def unit(
         what = f"a layer of params must be a dict with 'w', and 'b' or 'norm', got {came}"
         raise ValueError(error(where, what, f"The docstring of {where} says what params hold."))
     w = layer["w"]
-    bias = {"b": layer["b"]} if "b" in layer else {}
-    _arguments.check_arrays(where, x=x, w=w, **bias)
-    window = {"stride": stride, "dilation": dilation, "padding": padding, "method": method}
-    y = depthwise_conv(x, w, **window) if depthwise else bind(where, x, w, groups=groups, **window)
-    if bias:
-        y = y + per_channel(layer["b"], y)
+    _arguments.check_arrays(where, x=x, w=w)
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "padding": padding}
+    options |= {"bias": layer.get("b"), "method": method}
+    if depthwise:
+        y = depthwise_conv(x, w, **options)
+    else:
+        y = bind(where, x, w, groups=groups, **options)
     return norm(layer["norm"], y) if "norm" in layer else y
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Num
 
 from jaxdil._errors import error
 
-__all__ = ["batch_norm", "fold_batch_norm", "init_batch_norm", "per_channel"]
+__all__ = ["batch_norm", "fold_batch_norm", "init_batch_norm"]
 
 
 def init_batch_norm(channels: int, *, dtype: DTypeLike = "float32") -> dict[str, Array]:
@@ -69,8 +69,8 @@ def batch_norm(
     """
     factor, shift = _affine(params, eps)
     wide = _wide(x, factor)
-    y = x.astype(wide) * per_channel(factor.astype(wide), x)
-    return (y + per_channel(shift.astype(wide), x)).astype(x.dtype)
+    y = x.astype(wide) * _per_channel(factor.astype(wide), x)
+    return (y + _per_channel(shift.astype(wide), x)).astype(x.dtype)
 
 
 def fold_batch_norm(params: Any, *, eps: float = 1e-5) -> Any:
@@ -98,11 +98,6 @@ def fold_batch_norm(params: Any, *, eps: float = 1e-5) -> Any:
     (['norm', 'w'], ['b', 'w'])
     """
     return jax.tree.map(lambda node: _folded(node, eps), params, is_leaf=_normalised)
-
-
-def per_channel(v: jax.Array, like: jax.Array) -> jax.Array:
-    """A vector (C,) with as many axes as ``like``, to be broadcast along its last."""
-    return jnp.reshape(v, (1,) * (like.ndim - 1) + (-1,))
 
 
 def _normalised(node: Any) -> bool:
@@ -141,3 +136,8 @@ def _affine(params: Mapping[str, Array], eps: float) -> tuple[jax.Array, jax.Arr
     )
     factor = scale / jnp.sqrt(variance + eps)
     return factor, offset - factor * mean
+
+
+def _per_channel(v: jax.Array, like: jax.Array) -> jax.Array:
+    """A vector (C,) with as many axes as ``like``, to be broadcast along its last."""
+    return jnp.reshape(v, (1,) * (like.ndim - 1) + (-1,))
