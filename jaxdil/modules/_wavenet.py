@@ -4,21 +4,25 @@
     x = x + residual(z)            skip = skip + skip(z)
 
 With two taps at 1, 2, 4, ..., 512 a sample is made from the 1024 up to it, and none after it.
+`streaming.wavenet_stack` says it once, for whole sequences and for streams; the parameters made
+here serve both.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
 from jaxdil import _arguments
 from jaxdil._errors import error
-from jaxdil.modules._layer import check_layers, new_layer, unit
+from jaxdil.modules._layer import check_layers, new_layer
+from jaxdil.streaming._causal import causal_conv
+from jaxdil.streaming._stacks import wavenet_stack as streamed_stack
 
 __all__ = ["init_wavenet_stack", "wavenet_stack"]
 
@@ -126,20 +130,11 @@ def wavenet_stack(
     """
     where = "wavenet_stack"
     rates = check_layers(where, params, dilations, "dilations")
-    aside = None
-    for layer, rate in zip(params, rates, strict=True):
-        z = unit(where, layer["gated"], x, dilation=rate, padding="CAUSAL", method=method)
+    for layer in params:
         if ("condition" in layer) != (condition is not None):
             lacks = "params hold no layer for it" if condition is not None else "got None"
             what = f"condition and its parameters must come together, but {lacks}"
             hint = "init_wavenet_stack makes them with condition_channels=H."
             raise ValueError(error(where, what, hint))
-        if condition is not None:
-            z = z + jnp.broadcast_to(unit(where, layer["condition"], condition), z.shape)
-        wide, gate = jnp.split(z, 2, axis=-1)
-        z = jnp.tanh(wide) * jax.nn.sigmoid(gate)
-        x = x + unit(where, layer["residual"], z)
-        put = unit(where, layer["skip"], z)
-        aside = put if aside is None else aside + put
-    assert aside is not None
-    return x, aside
+    conv = functools.partial(causal_conv, method=method)
+    return streamed_stack(conv, params, x, dilations=rates, condition=condition)
