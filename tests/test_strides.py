@@ -182,7 +182,7 @@ def test_padding_by_name_keeps_what_it_means(padding):
     kernels = [rng.integers(-3, 4, (k, 1, 1)).astype(float) for k in (2, 4)]
     layers = [
         functools.partial(modules.conv_layer, stride=3, padding=1),
-        functools.partial(modules.conv_layer, dilation=2, padding=padding),
+        functools.partial(modules.conv_layer, dilation=3, padding=padding),
     ]
     x = jnp.asarray(rng.integers(-3, 4, (1, 30, 1)).astype(float))
     params = [{"w": jnp.asarray(w)} for w in kernels]

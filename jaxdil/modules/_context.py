@@ -62,7 +62,7 @@ def init_context_module(
     Source: Yu and Koltun, arXiv:1511.07122, equation 5 and table 1.
 
     >>> import jax
-    >>> params = init_context_module(jax.random.key(0), 2, size="large", noise=0)
+    >>> params = init_context_module(jax.random.key(0), 2, size="large", noise=0.0)
     >>> [layer["w"].shape[-1] for layer in params]
     [4, 4, 8, 16, 32, 64, 64, 2]
     """

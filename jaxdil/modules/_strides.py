@@ -114,7 +114,8 @@ def remove_strides(layers: Sequence[Step], *, output_stride: int = 1) -> list[St
             what = f"{name} has stride {_plain(stride)}, of which {_plain(stays)} cannot stay"
             hint = f"output_stride={goal} must be a product of strides from the first layer on."
             raise ValueError(error(where, what, hint))
-        kept, out = kept * stays, removed * (stride // stays)
+        # Of arrays without axes, NumPy makes scalars.
+        kept, out = np.asarray(kept * stays), np.asarray(removed * (stride // stays))
         if np.any(out != 1):
             if options["padding_mode"] != "zeros":
                 what = f"{name} has padding_mode={options['padding_mode']!r}, not 'zeros'"
