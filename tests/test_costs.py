@@ -74,6 +74,7 @@ def test_xla_agrees_on_what_lax_has(w, options):
         # The forward pass is traced but not needed.
         assert counted.flops - counted[0].flops == xlas(both, X, w)
         assert [r.role for r in counted] == ["forward", "kernel gradient", "input gradient"]
+        assert [r.parameters for r in counted] == [math.prod(w.shape), 0, 0]
 
 
 def test_xla_agrees_on_matrix_products():
