@@ -40,7 +40,7 @@ def filled(name: str, shape: Sequence[int], dtype: Any, *, fan: int, gain: float
     if not np.issubdtype(dtype, np.floating):
         return np.zeros(shape, dtype)
     spread = rng.standard_normal(tuple(shape), np.float32)
-    if len(shape) >= 2:
+    if math.prod(shape) > max(shape, default=1):
         return (spread * math.sqrt(gain / fan)).astype(dtype)
     centred = any(word in name for word in ("bias", "beta", "offset", "mean"))
     last = name.rpartition("/")[2]

@@ -1,0 +1,163 @@
+"""install on keras.applications: real ``predict`` and ``fit``, which own their jit.
+
+The networks end after some blocks, where every kind of their layers has come; the whole of each is
+traced, and its convolutions counted.
+"""
+
+import contextlib
+
+import numpy as np
+import pytest
+from models import (
+    STEPS,
+    Run,
+    assert_as_good,
+    assert_explained,
+    assert_learns,
+    convolutions,
+    named,
+    perturbed,
+)
+
+import jaxdil
+from benchmarks import zoo
+from jaxdil import _layout, _primitive
+
+pytestmark = pytest.mark.usefixtures("user_defaults")
+
+# Where the network ends, the size of an image, and the rate of descent.
+NETWORKS = {
+    "keras-mobilenet-v2": ("block_2_add", 32, 0.01),
+    "keras-mobilenet-v3-small": ("expanded_conv_3_project_bn", 32, 0.01),
+    "keras-efficientnet-b0": ("block3a_project_bn", 32, 0.01),
+    "keras-xception": ("block3_sepconv1_act", 71, 0.01),
+    "keras-convnext-tiny": ("convnext_tiny_stage_1_block_0_identity", 32, 0.0002),
+    "keras-resnet50": ("conv2_block2_out", 32, 0.01),
+    "keras-nasnet-mobile": ("reduction_concat_stem_1", 32, 0.01),
+}
+# So small that what Keras keeps as momentum after one step is that step's gradient times the rate.
+NO_MOMENTUM = 2.0**-100
+# The convolutions of the whole network, forward.
+WHOLE = {
+    "keras-mobilenet-v2": 52,
+    "keras-mobilenet-v3-small": 54,
+    "keras-efficientnet-b0": 81,
+    "keras-xception": 74,
+    "keras-convnext-tiny": 22,
+    "keras-resnet50": 53,
+    "keras-nasnet-mobile": 356,
+}
+
+
+def built(name, until=None):
+    pytest.importorskip("keras")
+    return zoo.build(name, size=NETWORKS[name][1], batch=2, narrow=True, until=until)
+
+
+def fresh(network, rate):
+    """Compile it anew, so that JAX has not seen its functions."""
+    import keras
+
+    network.compile(
+        optimizer=keras.optimizers.SGD(rate, momentum=NO_MOMENTUM),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=True,
+    )
+
+
+def fitted(model, seed=0):
+    """What `predict` gives, the gradients and statistics of the first step, ten losses of `fit`."""
+    network = model.keras
+    params, state, (x, labels) = perturbed((model.params, model.state, model.batch), seed)
+
+    def fit(epochs):
+        history = network.fit(x, labels, batch_size=len(x), epochs=epochs, shuffle=False, verbose=0)
+        return history.history["loss"]
+
+    for variables, values in (
+        (network.trainable_variables, params),
+        (network.non_trainable_variables, state),
+    ):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    inference = network.predict(x, batch_size=len(x), verbose=0)
+    losses = fit(1)
+    # The first two variables of the optimiser are its counter and its rate.
+    momenta = [np.asarray(v) for v in network.optimizer.variables[2:]]
+    assert len(momenta) == len(params)
+    first = named(
+        {
+            "inference": inference,
+            "gradients": dict(enumerate(momenta)),
+            "state": dict(enumerate(map(np.asarray, network.non_trainable_variables))),
+        }
+    )
+    return Run(first, np.array(losses + fit(STEPS - 1)))
+
+
+@contextlib.contextmanager
+def watched(monkeypatch):
+    """The problems of the convolutions that are lowered by our rule."""
+    seen = set()
+    choice_of = _primitive.choice_of
+
+    def watching(x, w, y, params, platform):
+        seen.add(_layout.problem_of(x, w, y, params))
+        return choice_of(x, w, y, params, platform)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_primitive, "choice_of", watching)
+        yield seen
+
+
+def layers(network):
+    """How many convolutions the layers of a network make."""
+    import keras
+
+    count = 0
+    for layer in network.layers:
+        inner = layers(layer) if hasattr(layer, "layers") else 0
+        separable = isinstance(layer, keras.layers.SeparableConv2D)
+        count += inner + 2 * separable
+        count += isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
+    return count
+
+
+def training_step(network, batch):
+    """The function that `fit` compiles, and arguments for it."""
+    variables = (
+        network.trainable_variables,
+        network.non_trainable_variables,
+        network.optimizer.variables,
+        network.metrics_variables,
+    )
+    return network.train_step, tuple([v.value for v in some] for some in variables), batch
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.core if "resnet" in n else ()) for n in NETWORKS],
+)
+def test_fit_and_predict_under_install(name, monkeypatch):
+    until, _, rate = NETWORKS[name]
+    model = built(name, until)
+    fresh(model.keras, rate)
+    expected, *others = [fitted(model, seed) for seed in range(4)]
+    assert_learns(expected)
+
+    fresh(model.keras, rate)
+    with jaxdil.installed(platforms="cpu"), watched(monkeypatch) as seen:
+        got = fitted(model)
+    assert_as_good(got, expected, others)
+
+    count = layers(model.keras)
+    rows = assert_explained(*training_step(model.keras, model.batch), count=3 * count - 1)
+    assert {row.problem for row in rows} == seen
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_convolution_of_the_whole_network_is_found(name):
+    model = built(name)
+    args = (model.params, model.state, model.batch[0])
+    assert layers(model.keras) == WHOLE[name]
+    assert convolutions(jaxdil.accelerate(model.forward), *args) == (0, WHOLE[name])
