@@ -15,7 +15,7 @@ from jax import lax
 from jaxdil import _geometry
 from jaxdil._problem import Problem
 
-__all__ = ["canonical", "crop_negative", "original", "problem_of"]
+__all__ = ["crop_negative", "moves", "orders", "problem_of", "transpose"]
 
 
 def _image(spec: Sequence[int]) -> tuple[int, ...]:
@@ -28,20 +28,24 @@ def _kernel(spec: Sequence[int]) -> tuple[int, ...]:
     return (*spatial, inner, out)
 
 
-def canonical(
-    x: jax.Array, w: jax.Array, numbers: lax.ConvDimensionNumbers
-) -> tuple[jax.Array, jax.Array]:
-    """X as (N, *S, C) and w as (*K, I, O)."""
-    return (
-        lax.transpose(x, _image(numbers.lhs_spec)),
-        lax.transpose(w, _kernel(numbers.rhs_spec)),
-    )
+def orders(numbers: lax.ConvDimensionNumbers) -> tuple[tuple[int, ...], ...]:
+    """The transposes of x to (N, *S, C), of w to (*K, I, O), and of (N, *P, O) to y."""
+    y = _image(numbers.out_spec)
+    back = tuple(y.index(axis) for axis in range(len(y)))
+    return _image(numbers.lhs_spec), _kernel(numbers.rhs_spec), back
 
 
-def original(y: jax.Array, numbers: lax.ConvDimensionNumbers) -> jax.Array:
-    """(N, *P, O) in the order of axes that was asked for."""
-    order = _image(numbers.out_spec)
-    return lax.transpose(y, tuple(order.index(axis) for axis in range(y.ndim)))
+def transpose(x: jax.Array, order: Sequence[int]) -> jax.Array:
+    """``lax.transpose``, as a reshape where it moves nothing: XLA may copy for it otherwise."""
+    if moves(x.shape, order):
+        return lax.transpose(x, order)
+    return x.reshape([x.shape[axis] for axis in order])
+
+
+def moves(shape: Sequence[int], order: Sequence[int]) -> bool:
+    """Whether a transpose moves anything in memory, and not only axes of one element."""
+    long = [axis for axis in order if shape[axis] != 1]
+    return long != sorted(long)
 
 
 def crop_negative(x: jax.Array, params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:

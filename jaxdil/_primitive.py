@@ -23,6 +23,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxdil import _dispatch, _layout
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS
+from jaxdil._outline import outlined
 from jaxdil._plain import plain_p
 from jaxdil._swap import swap
 
@@ -138,12 +139,36 @@ def lowering(platform: str | None, **fixed: Any) -> Any:
             if choice.method == "xla":
                 return plain_p.bind(x, w, **params)
             problem = _layout.problem_of(x, w, y, params)
-            numbers = params["dimension_numbers"]
-            x, w = _layout.canonical(x, w, numbers)
-            y = _dispatch.convolve(x, w, problem, choice.method, platform)
-            return _layout.original(y, numbers)
+            return _canonically(x, w, problem, params["dimension_numbers"], choice.method, platform)
 
     return mlir.lower_fun(functools.partial(lowered, **fixed), multiple_results=False)
+
+
+def _canonically(
+    x: jax.Array, w: jax.Array, problem: Any, numbers: Any, method: str, platform: str | None
+) -> jax.Array:
+    """The convolution by a method, which knows one layout, from and to the caller's.
+
+    What moves data moves together with the method, which may move it back: XLA cancels the two.
+    What is a reshape of x or w stays outside; at the entry of a function XLA may copy for it.
+    """
+    x_order, w_order, y_order = _layout.orders(numbers)
+    x, x_order = _reshaped(x, x_order)
+    w, w_order = _reshaped(w, w_order)
+
+    def served(x: jax.Array, w: jax.Array) -> jax.Array:
+        x, w = _layout.transpose(x, x_order), _layout.transpose(w, w_order)
+        y = _dispatch.convolve(x, w, problem, method, platform)
+        return _layout.transpose(y, y_order)
+
+    return (outlined(served, f"jaxdil_{method}") if platform == "cpu" else served)(x, w)
+
+
+def _reshaped(x: jax.Array, order: tuple[int, ...]) -> tuple[jax.Array, tuple[int, ...]]:
+    """An array in the order asked for, if a reshape makes it so, and the order still to bring."""
+    if _layout.moves(x.shape, order):
+        return x, order
+    return _layout.transpose(x, order), tuple(range(x.ndim))
 
 
 # --- registration ---------------------------------------------------------------------------------
