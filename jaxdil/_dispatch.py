@@ -111,7 +111,10 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
     few = problem.taps <= 128
     yield problem.batch_groups > 1, rule(1, "correlate", "kernel gradient of groups")
-    yield window and dilated, rule(2, "correlate", "kernel gradient of a transposed convolution")
+    wide = dense and min(problem.batch, outer) >= 16
+    what = "kernel gradient of a transposed convolution"
+    yield window and dilated and wide, rule(2, "phases", what)
+    yield window and dilated, rule(2, "correlate", what)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
@@ -121,21 +124,14 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
-    close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
-    yield dilated and far, rule(8, "phases", "samples far apart, a kernel no larger than the gap")
+    yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
     if not volume:
         return
-    if window:
-        image = outer < 64 or math.prod(problem.kernel) <= 2**14
-    else:
-        image = math.prod(problem.positions[1:]) >= 32
-    # Temporaries stay below twice input plus output.
-    planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
-    light = planes * problem.kernel[0] * problem.x_dtype.itemsize <= 2 * problem.bytes
-    yield dense and image and light, rule(9, "planes", "3-D by 2-D")
+    image = not window or math.prod(problem.kernel) >= 64
+    yield dense and not dilated and image, rule(9, "planes", "3-D by 2-D")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
-    yield dense and few and inner >= 8, rule(9, "taps", "3-D, few positions")
 
 
 def convolve(

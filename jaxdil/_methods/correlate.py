@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 
 from jaxdil._geometry import Progression, progressions
+from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -76,18 +77,17 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     # x as (I, *S, G, b) and w as (I, *P, G, o): as image and cotangent lie in memory, so that the
     # transposes here cancel the exchange of batch and channels that made this convolution.
     if problem.batch_groups > 1:
-        x = jnp.moveaxis(x, -1, 0)
-        x = jnp.moveaxis(x, 1, -1)
+        x = transpose(x, (x.ndim - 1, *range(1, x.ndim - 1), 0))
         x = x.reshape(*x.shape[:-1], groups, rows)
     else:
         x = x.reshape(*x.shape[:-1], groups, inner)
-        x = jnp.moveaxis(x, (-1, 0), (0, -1))
-    w = jnp.moveaxis(w, -2, 0)
+        x = transpose(x, (x.ndim - 1, *range(1, x.ndim - 1), 0))
+    w = transpose(w, (w.ndim - 2, *range(w.ndim - 2), w.ndim - 1))
     w = w.reshape(*w.shape[:-1], groups, outer)
 
     # (T, G, b, o) -> (b, *positions, G o)
     y = _sums(x, w, problem) if _is_narrow(problem) else _products(x, w, problem)
-    return jnp.moveaxis(y, 2, 0).reshape(problem.y_shape).astype(problem.out_dtype)
+    return transpose(y, (2, 0, 1, 3)).reshape(problem.y_shape).astype(problem.out_dtype)
 
 
 def _meeting(
@@ -195,8 +195,8 @@ def _slice(x: jax.Array, cuts: Sequence[_Cut], move: Any = None) -> jax.Array:
         return lax.slice(x, start, stop, step)
     # One slice for each tap, at a place known when it runs. One slice of all that a row of taps
     # reads, and slices of that, would be copied.
-    at = [jnp.asarray(n, np.int32) for n in start]
-    at[1] += move
+    at = [np.uint32(n) for n in start]
+    at[1] = at[1] + move
     x = lax.dynamic_slice(x, at, [n - m for n, m in zip(stop, start, strict=True)])
     return lax.slice(x, (0,) * x.ndim, x.shape, step)
 
@@ -216,8 +216,8 @@ def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         ).reshape(w.shape[:1] + x.shape[1:-2] + w.shape[-1:])
         # Left alone, XLA repeats padding and spreading for every tap that reads them.
         beside, w = lax.optimization_barrier((beside, w))
-        parts.append(_all_taps(beside, w, axes, problem))
-    return jnp.stack(parts, axis=-1).reshape(-1, groups, outer, rows).swapaxes(-1, -2)
+        parts.append(_all_taps(beside, w, axes, problem).reshape(-1, groups, 1, outer))
+    return jnp.concatenate(parts, axis=-2)
 
 
 def _pad(x: jax.Array, pads: list[tuple[int, int, int]]) -> jax.Array:
@@ -225,16 +225,22 @@ def _pad(x: jax.Array, pads: list[tuple[int, int, int]]) -> jax.Array:
 
 
 def _all_taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -> jax.Array:
-    """(T, F) for x (I, *S, F) and w (I, *P, F): a loop over the first axis if taps are many."""
+    """(T, F), in some shape, for x (I, *S, F) and w (I, *P, F); a loop if taps are many."""
     w = w.astype(problem.sum_dtype)
     if not _is_looped(problem):
         return _taps(x, w, axes)
     first, *others = axes
+    one = [first._replace(taps=1), *others]
 
-    def row(tap: jax.Array) -> jax.Array:
-        return _taps(x, w, [first._replace(taps=1), *others], first.x_move * tap)
+    # In the shape of a depthwise kernel: XLA may copy for a reshape at the end of a function.
+    y = jnp.zeros((first.taps, *(axis.taps for axis in others), 1, w.shape[-1]), w.dtype)
 
-    return lax.map(row, jnp.arange(first.taps, dtype=np.int32))
+    def add_row(tap: jax.Array, y: jax.Array) -> jax.Array:
+        tap = tap.astype(np.uint32)  # an index that JAX need not ask for its sign
+        row = _taps(x, w, one, tap * first.x_move).reshape(1, *y.shape[1:])
+        return lax.dynamic_update_slice(y, row, (tap, *(np.uint32(0),) * (y.ndim - 1)))
+
+    return lax.fori_loop(0, first.taps, add_row, y)
 
 
 def _is_looped(problem: Problem) -> bool:
@@ -256,11 +262,8 @@ def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], move: Any = None) -> ja
     for at in range(0, len(taps), TOGETHER):
         some = taps[at : at + TOGETHER]
         rows = [_stage(x, w, axes, some, *block, move) for block in blocks if block[1]]
-        # One product for all taps: one for each takes as long to compile as all before it.
-        each = jnp.concatenate(rows)
-        ones = jnp.ones((1, each.shape[0]), each.dtype)
-        y = lax.dot(ones, each, precision=lax.Precision.HIGHEST)
-        sums.append(y.reshape(len(some), -1))
+        # One sum for all taps: one for each takes as long to compile as all before it.
+        sums.append(jnp.sum(jnp.concatenate(rows), axis=0).reshape(len(some), -1))
     return jnp.concatenate(sums)
 
 

@@ -5,8 +5,9 @@
 Transposed convolutions and the input gradients of strided ones arrive with samples spread a apart.
 An output meets only the taps that fall on a sample, 1 in a; outputs of one residue r meet the same
 ones, and together they are an ordinary convolution of the undilated input with every a'-th tap.
-Where all phases of an axis read the same samples (stride = kernel: patch embeddings, 2x2
-up-convolutions) they become further output channels of a single convolution.
+Phases that read the same samples become further output channels of a single convolution: all of
+them where stride = kernel (patch embeddings, 2x2 up-convolutions), two halves of them where a
+kernel of 16 goes in steps of 8.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "phases: the batch is split into groups; 'correlate' serves it"
     if problem.is_empty:
         return "phases: nothing to compute"
-    separate = math.prod(1 if _joined(axis) else len(axis) for axis in _axes(problem))
+    separate = math.prod(len(_joined(axis)) for axis in _axes(problem))
     if separate > MOST_PHASES:
         return f"phases: {separate} separate phases, more than {MOST_PHASES}"
     return None
@@ -58,15 +59,18 @@ def _axes(problem: Problem) -> list[list[Phase]]:
     ]
 
 
-def _joined(axis: list[Phase]) -> bool:
-    """Whether all phases of an axis read the same samples, tap for tap."""
-    return axis[0].taps > 0 and len({(phase.taps, phase.lo) for phase in axis}) == 1
+def _joined(axis: list[Phase]) -> list[list[Phase]]:
+    """The phases of an axis in order, those together that read the same samples, tap for tap."""
+    return [list(same) for _, same in itertools.groupby(axis, lambda p: (p.taps, p.lo))]
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Convolve phase by phase and interleave."""
-    # A joined axis is one entry that holds all its phases; another has one entry for each.
-    entries = [[axis] if _joined(axis) else [[p] for p in axis] for axis in _axes(problem)]
+    axes = _axes(problem)
+    if problem.groups > 1:
+        x, problem = _padded(x, axes, problem)
+        axes = _axes(problem)
+    entries = [_joined(axis) for axis in axes]
     parts = [_part(x, w, problem, chosen, conv) for chosen in itertools.product(*entries)]
     # Each part is (N, q1, r1, q2, r2, ..., O), so whole rows of channels are interleaved. The last
     # axis # of entries varies fastest.
@@ -79,6 +83,32 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     return lax.slice(y, (0,) * y.ndim, problem.y_shape)
 
 
+def _padded(x: jax.Array, axes: list[list[Phase]], problem: Problem) -> tuple[jax.Array, Problem]:
+    """The image padded once for all phases, where each would pad it, and what is left to do."""
+    pads = []
+    for axis, n, positions in zip(axes, problem.size, problem.positions, strict=True):
+        reaching = [phase for phase in axis if phase.taps]
+        lo = max((phase.lo for phase in reaching), default=0)
+        hi = max((_reach(phase, positions) - n - phase.lo for phase in reaching), default=0)
+        pads.append((max(lo, 0), max(hi, 0)))
+    if not any(lo or hi for lo, hi in pads):
+        return x, problem
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    padding = tuple(
+        (lo - a * before, hi - a * after)
+        for (lo, hi), (before, after), a in zip(
+            problem.padding, pads, problem.input_dilation, strict=True
+        )
+    )
+    return lax.optimization_barrier(x), problem.replace(size=x.shape[1:-1], padding=padding)
+
+
+def _reach(phase: Phase, positions: int) -> int:
+    """How many samples the outputs of a phase read between the first and the last."""
+    count = -(-positions // phase.step)
+    return phase.stride * (count - 1) + phase.dilation * (phase.taps - 1) + 1
+
+
 def _part(
     x: jax.Array,
     w: jax.Array,
@@ -86,7 +116,7 @@ def _part(
     chosen: tuple[list[Phase], ...],
     conv: Convolve,
 ) -> jax.Array:
-    """The outputs of one phase an axis, or of all phases of a joined axis: (N, q1, r1, ..., O)."""
+    """The outputs of phases that read the same samples: (N, q1, r1, ..., O)."""
     rank, groups = problem.rank, problem.groups
     counts = [-(-p // axis[0].step) for p, axis in zip(problem.positions, chosen, strict=True)]
     together = [len(axis) for axis in chosen]
@@ -94,14 +124,13 @@ def _part(
         pairs = itertools.chain(*zip(counts, together, strict=True))
         return jnp.zeros((problem.batch, *pairs, problem.out_channels), problem.out_dtype)
 
-    # Phases of joined axes become output channels: w (*K, I, G, o) -> (*U, I, G, r1, r2, ..., o).
+    # Phases become output channels: w (*K, I, G, o) -> (*U, I, G, r1, r2, ..., o).
     w = w.reshape(*w.shape[:-1], groups, -1)
     sizes, paddings = [], []
-    for i, (axis, count) in enumerate(zip(chosen, counts, strict=True)):
+    for i, axis in enumerate(chosen):
         first = axis[0]
-        extent = first.stride * (count - 1) + first.dilation * (first.taps - 1) + 1
-        n = problem.size[i]
-        start, stop, lo, hi = crop_negative(n, 1, first.lo, extent - n - first.lo)
+        n, reach = problem.size[i], _reach(first, problem.positions[i])
+        start, stop, lo, hi = crop_negative(n, 1, first.lo, reach - n - first.lo)
         x = lax.slice_in_dim(x, start, stop, axis=1 + i)
         sizes.append(stop - start)
         paddings.append((lo, hi))

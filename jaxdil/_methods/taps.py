@@ -9,6 +9,7 @@ tap otherwise. No patch is ever written: the compiler makes one vectorised loop 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,11 @@ from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
-# Slices written out in one sum. A kernel of more taps runs in a loop over chunks of that many: a
-# sum of hundreds of slices takes seconds to compile and spills every register.
-UNROLL = 64
+# Slices written out in one sum: where each is a multiply-add, and where it is a matrix product or
+# the sum a pass of a loop. Beyond, an axis of the kernel runs in a loop: a sum of a hundred slices
+# takes long to compile and spills every register. 5x5 depthwise is level or faster in a loop, 3x3
+# is not.
+LOOP, UNROLL = 16, 64
 
 # Input channels a group up to which they are multiplied one by one. Beyond, matrix products pay.
 NARROW = 8
@@ -46,29 +49,56 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if _by_multiplication(problem):
         # Half precision once, and not once for every tap: half the time, and less to compile.
         x, w = x.astype(problem.sum_dtype), w.astype(problem.sum_dtype)
-    pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), pads)
-    # Left alone, XLA fuses the padding into the loop as a comparison and a select per load.
-    x = lax.optimization_barrier(x)
-    w = w.reshape(problem.taps, *w.shape[-2:])
-    taps = np.indices(problem.kernel).reshape(problem.rank, problem.taps).T
-    starts = taps * np.asarray(problem.dilation, np.int32)
+    if any(lo or hi for lo, hi in problem.padding):
+        pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
+        # Left alone, XLA fuses the padding into the loop as a comparison and a select per load.
+        x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), pads))
+    most = LOOP if _by_multiplication(problem) else UNROLL
+    return _add(None, (), x, w, problem, most).astype(problem.out_dtype)
 
-    chunks = 0 if problem.taps <= 2 * UNROLL else problem.taps // UNROLL
-    looped = chunks * UNROLL
-    terms = [_term(x, starts[t].tolist(), w[t], problem) for t in range(looped, problem.taps)]
-    if looped:
-        kernels = w[:looped].reshape(chunks, UNROLL, *w.shape[1:])
-        table = jnp.asarray(starts[:looped].reshape(chunks, UNROLL, problem.rank), np.int32)
 
-        def add_chunk(y: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            table, kernels = chunk
-            chunk_terms = [_term(x, list(table[t]), kernels[t], problem) for t in range(UNROLL)]
-            return functools.reduce(jnp.add, chunk_terms, y), None
+def _add(
+    y: jax.Array | None, at: tuple[Any, ...], x: jax.Array, w: jax.Array, p: Problem, most: int
+) -> jax.Array:
+    """Add the taps that begin with ``at`` to y, in a loop if they are more than ``most``."""
+    rest = p.kernel[len(at) :]
+    taps = math.prod(rest)
+    if taps <= most:
+        for others in np.ndindex(rest):
+            tap = (*at, *others)
+            term = _term(x, [t * d for t, d in zip(tap, p.dilation, strict=True)], _row(w, tap), p)
+            y = term if y is None else y + term
+        assert y is not None
+        return y
+    # A pass takes one position of the first axis that is left, or so many that they make a sum.
+    row = taps // rest[0]
+    block = 1 if row >= 5 else -(-rest[0] // -(-taps // UNROLL))
+    looped = rest[0] - rest[0] % block
 
-        zero = jnp.zeros(problem.y_shape, problem.sum_dtype)
-        terms.append(lax.scan(add_chunk, zero, (table, kernels))[0])
-    return functools.reduce(jnp.add, terms).astype(problem.out_dtype)
+    def add_block(i: jax.Array, y: jax.Array) -> jax.Array:
+        first = i.astype(np.uint32) * block  # an index that JAX need not ask for its sign
+        for t in range(block):
+            y = _add(y, (*at, first + t), x, w, p, UNROLL)
+        return y
+
+    y = jnp.zeros(p.y_shape, p.sum_dtype) if y is None else y
+    y = lax.fori_loop(0, looped // block, add_block, y)
+    for t in range(looped, rest[0]):
+        y = _add(y, (*at, t), x, w, p, UNROLL)
+    return y
+
+
+def _row(w: jax.Array, at: tuple[Any, ...]) -> jax.Array:
+    """The (I, O) of one tap."""
+    if all(isinstance(t, int) for t in at):
+        return w[at]
+    row = lax.dynamic_slice(w, _unsigned((*at, 0, 0)), (1,) * len(at) + w.shape[-2:])
+    return row.reshape(w.shape[-2:])
+
+
+def _unsigned(at: Sequence[Any]) -> list[Any]:
+    """Indices of one dtype, which a slice asks for."""
+    return [np.uint32(n) if isinstance(n, int) else n for n in at]
 
 
 def _by_multiplication(problem: Problem) -> bool:
@@ -90,9 +120,8 @@ def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) 
             (1, *problem.stride, 1),
         )
     else:
-        zero = np.int32(0)
         shape = (problem.batch, *extent, problem.channels)
-        window = lax.dynamic_slice(x, (zero, *start, zero), shape)
+        window = lax.dynamic_slice(x, _unsigned((0, *start, 0)), shape)
         window = lax.slice(window, (0,) * window.ndim, window.shape, (1, *problem.stride, 1))
     groups, inner = problem.groups, problem.group_channels
     if problem.channels == groups == problem.out_channels:
