@@ -1,6 +1,6 @@
 """jaxdil: dilated, depthwise, separable, grouped and transposed convolution for JAX."""
 
-from jaxdil import modules, reference, streaming, tf, torch, weights
+from jaxdil import modules, reference, streaming, tf, torch, tuning, weights
 from jaxdil._adjoint import conv_input_grad, conv_kernel_grad
 from jaxdil._conv import conv, conv_general_dilated
 from jaxdil._convolve import convolve
@@ -88,6 +88,7 @@ __all__ = [
     "streaming",
     "tf",
     "torch",
+    "tuning",
     "unfold",
     "uninstall",
     "weights",

@@ -1,4 +1,4 @@
-"""Which method serves a convolution, and why: pinned by the caller, else by a rule, else lax.
+"""Which method serves a convolution, and why: pinned, else measured, else by a rule, else lax.
 
 ``choose`` is the one place where that is decided. It runs when a convolution is lowered, once for
 each platform. Each rule carries the number of its paragraph in docs/choosing-a-method.md.
@@ -7,13 +7,14 @@ each platform. Each rule carries the number of its paragraph in docs/choosing-a-
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdil._active import active
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS, load
 from jaxdil._problem import Problem
@@ -50,8 +51,13 @@ def check_pin(where: str, pin: str) -> None:
         )
 
 
-def choose(problem: Problem, *, pinned: str = "auto", platform: str | None) -> Choice:
+def choose(
+    problem: Problem, *, pinned: str = "auto", platform: str | None, within: Sequence[Problem] = ()
+) -> Choice:
     """The method for a convolution on a platform, and the reason.
+
+    ``within`` are the problems that this one is a part of. A table that held one of them for its
+    own part would have it computed by itself without end.
 
     Raises:
       MethodError: if the pinned method cannot serve; the message has the reason of each that
@@ -64,6 +70,11 @@ def choose(problem: Problem, *, pinned: str = "auto", platform: str | None) -> C
             return Choice(name, "pinned by the caller")
         if name == pinned:
             raise MethodError(_refusal(problem, name, platform))
+    table = active()
+    if table is not None and problem not in within:
+        for method, because in table.ranking(problem, platform):
+            if load(method).supports(problem, platform) is None:
+                return Choice(method, because)
     return _rule(problem, platform)
 
 
@@ -135,14 +146,20 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
 
 def convolve(
-    x: jax.Array, w: jax.Array, problem: Problem, method: str, platform: str | None
+    x: jax.Array,
+    w: jax.Array,
+    problem: Problem,
+    method: str,
+    platform: str | None,
+    within: Sequence[Problem] = (),
 ) -> jax.Array:
     """The convolution in canonical layout by a method; parts of it are chosen for in turn."""
+    around = (*within, problem)
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-        chosen = choose(problem, platform=platform).method
+        chosen = choose(problem, platform=platform, within=around).method
         # The scope's name reaches the compiled program, for profilers and for tests of what ran.
         with jax.named_scope(f"jaxdil.{chosen}"):
-            return convolve(x, w, problem, chosen, platform)
+            return convolve(x, w, problem, chosen, platform, around)
 
     return load(method).apply(x, w, problem, part)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxdil import _dispatch, _layout
@@ -21,7 +22,15 @@ from jaxdil._plain import plain_p
 from jaxdil._primitive import PLATFORMS, choice_of, conv_p
 from jaxdil._transform import traced
 
-__all__ = ["Found", "explain", "found_of", "role_of", "scope_of"]
+__all__ = [
+    "Found",
+    "convolutions",
+    "explain",
+    "found_of",
+    "random_like",
+    "role_of",
+    "scope_of",
+]
 
 _OURS = tuple(str(pathlib.Path(str(m.__file__)).parent) for m in (jax, _dispatch))
 # Where the code of other libraries lies.
@@ -75,7 +84,7 @@ def explain(
     @functools.wraps(fn)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         closed, _, _ = traced(fn, args, kwargs, method="auto")
-        found = list(_convolutions(closed.jaxpr))
+        found = list(convolutions(closed.jaxpr))
         derive = gradients and not any(each.is_transposed for each in found)
         pairs = []
         for each in found:
@@ -126,9 +135,8 @@ def found_of(eqn: Any, around: Found) -> Found:
     return Found(eqn, path, around.times, _source(eqn) or around.source)
 
 
-def _convolutions(
-    jaxpr: Jaxpr, path: str = "", times: int = 1, source: str = ""
-) -> Iterator[Found]:
+def convolutions(jaxpr: Jaxpr, path: str = "", times: int = 1, source: str = "") -> Iterator[Found]:
+    """Every equation of conv_p in a program and in the programs within it."""
     for eqn in jaxpr.eqns:
         here = f"{path}/{eqn.source_info.name_stack}"
         # In a program inside another, JAX may know no frame outside of it.
@@ -140,7 +148,7 @@ def _convolutions(
                 program = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
                 if isinstance(program, Jaxpr):
                     around = _source(eqn) or source
-                    yield from _convolutions(program, here, times * trips, around)
+                    yield from convolutions(program, here, times * trips, around)
 
 
 def _gradients(eqn: Any) -> list[tuple[str, Found]]:
@@ -160,7 +168,7 @@ def _gradients(eqn: Any) -> list[tuple[str, Found]]:
     return [
         (role, part)
         for role, pullback in (("input gradient", by_input), ("kernel gradient", by_kernel))
-        for part in _convolutions(jax.make_jaxpr(pullback)(x, w, g).jaxpr)
+        for part in convolutions(jax.make_jaxpr(pullback)(x, w, g).jaxpr)
         if part.is_transposed
     ]
 
@@ -226,8 +234,7 @@ def _measured(pairs: list[tuple[Found, Row]]) -> list[Row]:
 def _times(eqn: Any, method: str) -> tuple[float, float]:
     """Milliseconds under lax and by the method."""
     params = {name: value for name, value in eqn.params.items() if name != "method"}
-    keys = jax.random.split(jax.random.key(0), len(eqn.invars))
-    arrays = [_random(key, v.aval) for key, v in zip(keys, eqn.invars, strict=True)]
+    arrays = [random_like(seed, v.aval) for seed, v in enumerate(eqn.invars)]
     plain = jax.jit(functools.partial(plain_p.bind, **params))
     if method == "xla":  # lax itself: two times of one program would show noise as a difference
         (took,) = race([lambda: plain(*arrays)])
@@ -237,10 +244,15 @@ def _times(eqn: Any, method: str) -> tuple[float, float]:
     return 1e3 * before, 1e3 * after
 
 
-def _random(key: jax.Array, aval: Any) -> jax.Array:
-    if jnp.issubdtype(aval.dtype, jnp.inexact):
-        return jax.random.normal(key, aval.shape, aval.dtype)
-    return jnp.ones(aval.shape, aval.dtype)
+def random_like(seed: int, aval: Any) -> jax.Array:
+    """Numbers of a shape and a dtype, by numpy: JAX would compile a generator for each shape."""
+    random = np.random.default_rng(seed)
+    if not jnp.issubdtype(aval.dtype, jnp.inexact):
+        return jnp.asarray(random.integers(0, 5, aval.shape).astype(aval.dtype))
+    values = random.standard_normal(aval.shape)
+    if jnp.issubdtype(aval.dtype, jnp.complexfloating):
+        values = values + 1j * random.standard_normal(aval.shape)
+    return jnp.asarray(values.astype(aval.dtype))
 
 
 def scope_of(path: str) -> str:

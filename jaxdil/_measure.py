@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -14,18 +15,30 @@ __all__ = ["progress", "race"]
 
 T = TypeVar("T")
 
-# A contender is timed at least LEAST times, and further until it has run for SECONDS in all.
 LEAST, MOST, SECONDS = 3, 50, 0.1
 
 
-def race(contenders: Sequence[Callable[[], Any]]) -> list[float]:
-    """The median seconds of a call of each contender; all are called once before the clock."""
+def race(
+    contenders: Sequence[Callable[[], Any]],
+    *,
+    seconds: float = SECONDS,
+    most: int = MOST,
+    hopeless: float = math.inf,
+) -> list[float]:
+    """The median seconds of a call of each contender; all are called once before the clock.
+
+    Each is timed at least LEAST times, and further until it has run for ``seconds`` or ``most``
+    times. One that takes ``hopeless`` times the fastest runs only for the lesser of the two.
+    """
     for call in contenders:
         jax.block_until_ready(call())
     times: list[list[float]] = [[] for _ in contenders]
-    for turn in range(MOST):
+    for turn in range(most):
+        limit = hopeless * min((min(took) for took in times if took), default=math.inf)
         for call, took in zip(contenders, times, strict=True):
-            if turn < LEAST or sum(took) < SECONDS:
+            early, brief = turn < LEAST, sum(took) < seconds
+            fair = not took or min(took) <= limit
+            if (early or brief) if fair else (early and brief):
                 started = time.perf_counter()
                 jax.block_until_ready(call())
                 took.append(time.perf_counter() - started)
