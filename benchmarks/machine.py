@@ -9,7 +9,6 @@ import platform
 import shlex
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -19,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+
+from jaxdil._device import cores, cpu_model
 
 __all__ = ["ROOT", "ceilings", "commit", "cores", "find_device", "header"]
 
@@ -37,13 +38,6 @@ def find_device(name: str) -> Any:
     except RuntimeError as error:
         msg = f"--device: JAX finds no {name} here ({str(error).splitlines()[0]})"
         raise ValueError(msg) from error
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def commit() -> str:
@@ -78,7 +72,7 @@ def header(
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "device": device_name,
         "device_kind": device.device_kind,
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": cores(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
@@ -125,12 +119,3 @@ def _median_time(
         result = compiled(a).block_until_ready()
         took.append(time.perf_counter() - started)
     return statistics.median(took)
-
-
-def _cpu_model() -> str:
-    info = pathlib.Path("/proc/cpuinfo")
-    if sys.platform == "linux" and info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -37,7 +37,8 @@ class Table(Mapping[Key, Times]):
     other devices only, is chosen for by the rules.
 
     In a ``with`` inside another, or while the process uses a table, both hold: what the inner one
-    lacks is looked up in the outer.
+    lacks is looked up in the outer. A ``with`` stands around calls of compiled functions, which are
+    compiled once for each table; inside a function that ``jax.jit`` traces it has no effect.
 
     Args:
       entries: from ``Key`` to ``Times``; none if left out.
