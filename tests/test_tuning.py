@@ -625,6 +625,16 @@ def test_lowering_ahead_of_time():
     assert "jaxdil.taps" in traced.lower().as_text(debug_info=True)
 
 
+def test_inside_a_traced_function_it_has_no_effect():
+    table = table_for(conv, X, W, method="correlate")
+
+    def fn(x, w):
+        with table:
+            return OURS(x, w)
+
+    assert served(fn, X, W) == {"taps"}
+
+
 def test_tables_nest():
     """The inner one first, then the outer, then the process's; left, each is as it was."""
     fns = [lambda x, w, d=d: conv(x, w, d) for d in (1, 2, 3)]

@@ -56,8 +56,8 @@ def tune(fn: Callable[..., Any], *args: Any, seconds: float = 1.0, **kwargs: Any
       fn: any function that ``jax.jit`` could trace.
       args: of fn: arrays, or ``jax.ShapeDtypeStruct`` in their place.
       seconds: for how long the methods for one convolution are timed, all together, after they are
-        compiled and called once. Each is called three times even where that takes longer, and a
-        thousand times at most.
+        compiled and called once. Those near the fastest are called three times even where that
+        takes longer, and none more than a thousand times.
       kwargs: of fn.
 
     Returns:
