@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxdil import _arguments, _layout
 from jaxdil._errors import error
-from jaxdil._explain import Found, found_of, role_of, scope_of
+from jaxdil._explain import Found, found_of, program_of, role_of, scope_of
 from jaxdil._explanation import table
 from jaxdil._primitive import conv_p
 from jaxdil._swap import is_array
@@ -171,7 +171,7 @@ def costs(
             held = [v for n, v in pairs if n in chosen]
         origins = {v: Origin(i, v.aval.size, argnums is not None) for i, v in enumerate(held)}
         parameters = {*origins.values()}
-        rows = list(_walk(jaxpr, origins, Found(None, "", 1, "")))
+        rows = list(_walk(jaxpr, origins, program_of(jaxpr)))
         if argnums is None:
             parameters = {origin for _, origin in rows if origin}
         return Costs([row for row, _ in rows], sum(origin.size for origin in parameters))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -12,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
-from jaxdil import _dispatch, _layout
+from jaxdil import _dispatch, _layout, _roles
 from jaxdil._errors import error
 from jaxdil._explanation import Explanation, Row
 from jaxdil._measure import progress, race
@@ -27,6 +26,7 @@ __all__ = [
     "convolutions",
     "explain",
     "found_of",
+    "program_of",
     "random_like",
     "role_of",
     "scope_of",
@@ -121,34 +121,40 @@ class Found(NamedTuple):
     path: str
     times: int
     source: str
+    by_input: frozenset[int]
+    """The ids of all equations of the program that are gradients by the input."""
 
     @property
     def is_transposed(self) -> bool:
         """Whether it stands on the way back."""
-        # What a checkpoint computes again on the way back is the forward pass once more.
-        return "transpose(" in self.path.rpartition("rematted_computation")[2]
+        return _roles.is_back(self.path)
+
+
+def program_of(jaxpr: Jaxpr) -> Found:
+    """What is around the equations of a whole program."""
+    return Found(None, "", 1, "", _roles.by_input(jaxpr))
 
 
 def found_of(eqn: Any, around: Found) -> Found:
     """An equation of the program inside ``around``."""
     path = f"{around.path}/{eqn.source_info.name_stack}"
-    return Found(eqn, path, around.times, _source(eqn) or around.source)
+    # In a program inside another, JAX may know no frame outside of it.
+    return around._replace(eqn=eqn, path=path, source=_source(eqn) or around.source)
 
 
-def convolutions(jaxpr: Jaxpr, path: str = "", times: int = 1, source: str = "") -> Iterator[Found]:
+def convolutions(jaxpr: Jaxpr, around: Found | None = None) -> Iterator[Found]:
     """Every equation of conv_p in a program and in the programs within it."""
+    around = program_of(jaxpr) if around is None else around
     for eqn in jaxpr.eqns:
-        here = f"{path}/{eqn.source_info.name_stack}"
-        # In a program inside another, JAX may know no frame outside of it.
+        inner = list(_roles.programs(eqn))
+        if eqn.primitive is not conv_p and not inner:
+            continue
+        found = found_of(eqn, around)
         if eqn.primitive is conv_p:
-            yield Found(eqn, here, times, _source(eqn) or source)
+            yield found
         trips = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                program = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-                if isinstance(program, Jaxpr):
-                    around = _source(eqn) or source
-                    yield from convolutions(program, here, times * trips, around)
+        for program in inner:
+            yield from convolutions(program, found._replace(times=found.times * trips))
 
 
 def _gradients(eqn: Any) -> list[tuple[str, Found]]:
@@ -177,20 +183,7 @@ def role_of(found: Found) -> str:
     """Forward, or which of the gradients."""
     if not found.is_transposed:
         return "forward"
-    # By the kernel: a window as large as an image, an output as small as a kernel.
-    numbers = found.eqn.params["dimension_numbers"]
-    window, output = (
-        math.prod(v.aval.shape[axis] for axis in spec[2:])
-        for v, spec in (
-            (found.eqn.invars[1], numbers.rhs_spec),
-            (found.eqn.outvars[0], numbers.out_spec),
-        )
-    )
-    if window != output:
-        return "kernel gradient" if window > output else "input gradient"
-    # It sums over the batch, which so changes places with the channels, last as a rule.
-    batch, channels = numbers.lhs_spec[:2]
-    return "kernel gradient" if batch > channels else "input gradient"
+    return "input gradient" if id(found.eqn) in found.by_input else "kernel gradient"
 
 
 def _row(found: Found, platform: str) -> Row:

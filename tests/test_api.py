@@ -290,7 +290,7 @@ LADDER = [
     {"torch._pad", "torch._pooling"},
     {"torch._conv", "torch._fold", "torch._pixel", "torch._pool", "torch._transpose"},
     {"tf", "torch", "_receptive_field", "_transform"},
-    {"_explanation"},
+    {"_explanation", "_roles"},
     {"_explain", "_install", "_coverage"},
     {"_costs"},
     {"tuning._entry"},

@@ -130,6 +130,51 @@ def test_roles_in_any_layout(layout, groups, stride):
     assert sorted(row.role for row in contained) == sorted(ROLES)
 
 
+def flipped(x, w):
+    return jnp.flip(jax.jit(lambda x, w: jnp.flip(conv(x, w), 2))(x, w), 2)
+
+
+SMALL = {
+    "fewer outputs than taps": lambda x, w: lax.conv(x[..., :4], w, (1,), "VALID"),
+    "as many outputs as taps": lambda x, w: lax.conv(x[..., :5], w, (1,), "VALID"),
+    "one output": lambda x, w: lax.conv(x[..., :3], w, (1,), "VALID"),
+    "strided": lambda x, w: lax.conv(x[..., :4], w, (2,), "SAME"),
+    "groups": lambda x, w: lax.conv_general_dilated(
+        x[..., :2], w[:, :1], (1,), "SAME", feature_group_count=3
+    ),
+    "the batch last": lambda x, w: lax.conv_general_dilated(
+        x[..., :3].T, w.T, (1,), "SAME", dimension_numbers=("WCN", "WIO", "WCN")
+    ),
+    "flipped after": flipped,
+    "half precision within": lambda x, w: conv(x.astype(np.float16), w.astype(np.float16)).astype(
+        np.float32
+    ),
+    "checkpointed": lambda x, w: jax.checkpoint(conv)(x[..., :2], w),
+    "scanned": lambda x, w: lax.scan(lambda x, _: (conv(x, w), None), x[..., :2], length=2)[0],
+    "conditional": lambda x, w: lax.cond(x[0, 0, 0] > 0, conv, conv, x[..., :2], w),
+    "without space": lambda x, w: lax.conv_general_dilated(x[..., 0], w[..., 0], (), ()),
+    "batched kernels": lambda x, w: jax.vmap(conv)(x[:, None, :, :2], jnp.stack([w, w])),
+}
+
+
+@pytest.mark.parametrize("name", SMALL, ids=lambda name: name.replace(" ", "_"))
+@pytest.mark.parametrize("wraps", ["grad", "jit of grad"])
+def test_roles_whatever_the_sizes(name, wraps):
+    """By what each does: an image smaller than the kernel is told from it by no size."""
+
+    def fn(x, w):
+        return (SMALL[name](x, w) ** 2).sum()
+
+    def roles(argnums):
+        both = jax.grad(fn, argnums)
+        rows = jaxdil.explain(jax.jit(both) if wraps == "jit of grad" else both)(X, W)
+        return [row.role for row in rows if row.role != "forward"]
+
+    count = 2 if name == "conditional" else 1  # a branch each
+    assert roles(0) == ["input gradient"] * count
+    assert sorted(roles((0, 1))) == ROLES[1:2] * count + ROLES[2:] * count
+
+
 # --- columns --------------------------------------------------------------------------------------
 
 
