@@ -526,7 +526,7 @@ sizes = st.integers(1, 9)
 small = st.integers(1, 4)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     n=st.tuples(sizes, sizes),
     k=st.tuples(small, small),
@@ -581,7 +581,7 @@ def test_conv_output_shape_is_the_shape(n, k, s, d, a, padding, lead, first_):
     assert (dx.shape, dw.shape) == (x_shape, w_shape)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     n=sizes,
     k=small,

@@ -524,19 +524,19 @@ def assert_random(cases, method):
 
 
 @every_method
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(cases=st.lists(geometries(), min_size=6, max_size=6))
 def test_random_geometries(method, cases):
     assert_random(cases, method)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases=st.lists(geometries(rank=1), min_size=6, max_size=6))
 def test_random_geometries_by_choice(cases):
     assert_random(cases, "auto")
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(cases=st.lists(geometries(rank=2), min_size=6, max_size=6))
 def test_random_geometries_by_choice_in_two_axes(cases):
     assert_random(cases, "auto")

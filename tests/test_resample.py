@@ -112,7 +112,7 @@ def test_the_paddings_reach_a_multiple_and_no_further(axes):
 
 
 @given(axes, st.integers(0, 2))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_any_size_is_split_and_put_together(axes, batch):
     size, blocks, base = map(list, zip(*axes, strict=True))
     pads, crops = space_to_batch_paddings(size, block_shape=blocks, base_paddings=base)
@@ -278,7 +278,7 @@ functions = st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(0, 2))
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.lists(functions, min_size=1, max_size=3))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_any_chain_on_any_size(n, rate, functions):
     """Against numpy: weighted sums of k neighbours plus 3, padded by lo and hi."""
     x, m = np.arange(1.0, n + 1), n
