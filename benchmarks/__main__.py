@@ -14,6 +14,7 @@ examples:
   python -m benchmarks run                                 everything on the CPU, 20 minutes or more
   python -m benchmarks run --cases 'mobilenet*,transposed' --modes fwd --seconds 0.2
   python -m benchmarks run --device cuda --peers lax,torch
+  python -m benchmarks run --device tpu:v5e                what its compiler says, without a TPU
   python -m benchmarks models --models 'keras-*'           whole networks
   python -m benchmarks streaming                           samples a second of WaveNet, a minute
   python -m benchmarks report                              the newest results -> docs/benchmarks.md
@@ -31,7 +32,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     run = commands.add_parser("run", help="measure, and write raw times to benchmarks/results/")
-    run.add_argument("--device", default="cpu", choices=("cpu", "cuda", "rocm", "tpu"))
+    run.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cuda, rocm or tpu; or a chip to compile for without having it, as tpu:v5e",
+    )
+    run.add_argument(
+        "--dtype",
+        help="of all cases (default: each its own; bfloat16 for tpu:CHIP)",
+    )
+    run.add_argument(
+        "--limit",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds to compile one program for tpu:CHIP (default: %(default)s)",
+    )
     run.add_argument(
         "--peers", default="lax,torch", metavar="NAMES", help="of lax, torch (default: %(default)s)"
     )
@@ -136,7 +152,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
         # So that PyTorch finds memory left on the same GPU. Read when JAX starts its backend.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from benchmarks import run
-    from benchmarks.case import MODES
+    from benchmarks.case import MODES, as_dtype
     from benchmarks.cases import select
 
     cases = select(options.cases)
@@ -148,6 +164,26 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     if unknown := [mode for mode in modes if mode not in MODES]:
         msg = f"--modes: {unknown[0]!r} is none of {', '.join(MODES)}"
         raise ValueError(msg)
+    if options.device.startswith("tpu:"):
+        from benchmarks import tpu
+
+        path = tpu.run(
+            cases,
+            device=options.device,
+            modes=modes,
+            methods=options.methods,
+            dtype=options.dtype or "bfloat16",
+            limit=options.limit,
+            out=options.out,
+            arguments=argv,
+        )
+        print(f"written: {path}")
+        return
+    if options.device not in ("cpu", "cuda", "rocm", "tpu"):
+        msg = f"--device: {options.device!r} is none of cpu, cuda, rocm, tpu, tpu:CHIP"
+        raise ValueError(msg)
+    if options.dtype:
+        cases = tuple(as_dtype(case, options.dtype) for case in cases)
     path = run.run(
         cases,
         device=options.device,

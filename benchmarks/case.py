@@ -18,7 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["FAMILIES", "MODES", "Case", "function", "make", "operands", "shrunk", "terms"]
+__all__ = [
+    "FAMILIES",
+    "MODES",
+    "Case",
+    "as_dtype",
+    "function",
+    "make",
+    "operands",
+    "shapes",
+    "shrunk",
+    "terms",
+]
 
 MODES = ("fwd", "dx", "dw")
 FAMILIES = ("depthwise", "grouped", "dilated", "transposed", "dense")
@@ -175,6 +186,20 @@ def operands(case: Case) -> dict[str, np.ndarray]:
     arrays = {"x": case.stored(normal(case.x)), "w": case.stored_kernel(normal(case.w))}
     y = jax.eval_shape(function(case, "fwd"), arrays["x"], arrays["w"])
     return arrays | {"g": normal(y.shape)}
+
+
+def shapes(case: Case) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of each of `operands`, for what computes nothing."""
+    dtype = jnp.dtype(case.dtype)
+    x = jax.ShapeDtypeStruct(_stored_shape(case, case.x), dtype)
+    w = jax.ShapeDtypeStruct(_stored_shape(case, case.w, kernel=True), dtype)
+    y = jax.eval_shape(function(case, "fwd"), x, w)
+    return {"x": x, "w": w, "g": jax.ShapeDtypeStruct(y.shape, dtype)}
+
+
+def as_dtype(case: Case, dtype: str) -> Case:
+    """The case in another dtype."""
+    return dataclasses.replace(case, dtype=dtype)
 
 
 def function(case: Case, mode: str) -> Callable[[Any, Any], Any]:

@@ -200,7 +200,8 @@ def say_if_busy(header: dict[str, Any]) -> None:
 def free_path(header: dict[str, Any]) -> pathlib.Path:
     """A new file in benchmarks/results/, named after what was measured, when, where and of what."""
     kind = "" if header["benchmark"] == "layers" else f"{header['benchmark']}-"
-    stem = f"{header['date'][:10]}-{kind}{header['device']}-{header['commit']}"
+    device = header["device"].replace(":", "-")
+    stem = f"{header['date'][:10]}-{kind}{device}-{header['commit']}"
     names = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
     return next(path for name in names if not (path := RESULTS / f"{name}.jsonl").exists())
 

@@ -95,9 +95,10 @@ def _rule(problem: Problem, platform: str | None) -> Choice:
         return Choice("xla", "nothing to compute")
     if problem.x_dtype != problem.w_dtype:
         return Choice("xla", "two dtypes at once")
-    if platform != "cpu":
+    rules = {"cpu": _cpu, "tpu": _tpu}.get(platform or "")
+    if rules is None:
         return Choice("xla", "no rule for this platform")
-    for holds, choice in _cpu(problem):
+    for holds, choice in rules(problem):
         if holds and load(choice.method).supports(problem, platform) is None:
             return choice
     return Choice("xla", "no rule: nothing is known to be faster")
@@ -143,6 +144,61 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     image = not window or math.prod(problem.kernel) >= 64
     yield dense and not dilated and image, rule(9, "planes", "3-D by 2-D")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    """The rules for a TPU in their order, from what its compiler estimates: T1 to T8.
+
+    Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
+    groups are narrow, goes through inserted zeros where samples are spread, knows two spatial axes
+    best, and splits the image where the batch is below 8.
+    """
+    groups, inner = problem.groups, problem.group_channels
+    outer = problem.out_channels // max(groups, problem.batch_groups)
+    rows = problem.batch // problem.batch_groups
+    samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
+    window = samples > positions
+    dilated = any(a > 1 for a in problem.input_dilation)
+    plain = not dilated and all(s == 1 for s in problem.stride)
+    # Complex numbers, integers and doubles were not looked at.
+    floating = jnp.issubdtype(problem.x_dtype, jnp.floating) and problem.x_dtype.itemsize <= 4
+
+    def rule(number: int, method: str, what: str) -> Choice:
+        return Choice(method, f"rule T{number}: {what}")
+
+    if not floating:
+        return
+    if problem.batch_groups > 1:
+        widest = problem.batch_groups * max(rows, outer)
+        multiplied = rows == 1 and outer > 1
+        yield multiplied, rule(1, "expand", "kernel gradient, several outputs a channel")
+        narrow = rows > 1 and widest <= 256 and samples >= 1024
+        yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
+        return
+    if groups > 1:
+        width = groups * max(inner, outer)
+        yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
+        yield inner > outer == 1, rule(2, "expand", "several channels an output")
+        wider = problem.taps == 1 and outer > inner > 8
+        yield wider and groups <= 8, rule(2, "expand", "1x1 to more channels")
+        volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
+        yield volume and not window, rule(3, "slabs", "3-D as sums of 2-D")
+        bare = inner == outer == 1 and problem.channels <= 32 and problem.rank == 2
+        yield bare and plain and problem.taps <= 9, rule(4, "taps", "depthwise, few channels")
+        return
+    close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    far = math.prod(problem.input_dilation) >= 64 and not window
+    yield dilated and (close or far), rule(5, "phases", "samples far apart, or a kernel as short")
+    volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
+    yield volume and not window, rule(3, "slabs", "3-D as sums of 2-D")
+    # lax makes a batch of parts of the image, in five copies that one product a tap does without.
+    small = problem.batch < 8 and plain and not window and max(inner, outer) <= 256
+    row = problem.rank == 1 and 1 < problem.taps <= 16
+    yield small and row, rule(6, "taps", "1-D, a batch below 8")
+    image = problem.rank == 2 and min(problem.kernel) > 1 and problem.taps <= 9
+    yield small and image, rule(7, "taps", "2-D, a batch below 8")
+    long = problem.rank == 1 and positions <= 4 and samples >= 4096 and not dilated
+    yield long, rule(8, "correlate", "kernel gradient of a few taps in 1-D")
 
 
 def convolve(

@@ -36,7 +36,7 @@ class Method(Protocol):
         """The convolution, in canonical layout."""
 
 
-METHODS = ("xla", "taps", "phases", "correlate", "planes", "space_to_batch")
+METHODS = ("xla", "taps", "phases", "correlate", "planes", "slabs", "expand", "space_to_batch")
 
 
 def load(name: str) -> Method:
