@@ -14,6 +14,10 @@ def text(a: Result, b: Result) -> str:
     Raises:
       ValueError: if the results have no case and mode in common in which auto was timed.
     """
+    if a.benchmark != b.benchmark:
+        msg = f"{a.path} and {b.path} were not measured by the same benchmark"
+        raise ValueError(msg)
+    unit, factor = ("kcycles", 1e-3) if b.benchmark == "compiled" else ("ms", 1e3)
     before = {(row.case, row.mode): row for row in rows(a)}
     found = []
     for row in rows(b):
@@ -28,11 +32,12 @@ def text(a: Result, b: Result) -> str:
     lines = [f"{label}: {_where(result)}" for label, result in (("A", a), ("B", b))]
     if a.header["device_kind"] != b.header["device_kind"] or a.header["cpu"] != b.header["cpu"]:
         lines.append("The machines differ: the ratios compare machines as well as code.")
-    lines += ["", f"{'B / A':>7}  {'case':<24}{'mode':<6}{'A ms':>10}{'B ms':>10}  method"]
+    head = f"{'A ' + unit:>10}{'B ' + unit:>10}"
+    lines += ["", f"{'B / A':>7}  {'case':<24}{'mode':<6}{head}  method"]
     for ratio, case, mode, t_a, t_b, m_a, m_b in found:
         method = m_b if m_a == m_b else f"{m_a} -> {m_b}"
         lines.append(
-            f"{ratio:7.2f}  {case:<24}{mode:<6}{t_a * 1e3:10.3f}{t_b * 1e3:10.3f}  {method}"
+            f"{ratio:7.2f}  {case:<24}{mode:<6}{t_a * factor:10.3f}{t_b * factor:10.3f}  {method}"
         )
     lines.append("")
     for mode in (*MODES, "all"):

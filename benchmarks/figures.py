@@ -72,7 +72,9 @@ def roofline(result: Result, path: pathlib.Path) -> None:
     save(plt, figure, path)
 
 
-def speedups(result: Result, path: pathlib.Path) -> None:
+def speedups(
+    result: Result, path: pathlib.Path, *, label: str = "times faster (left of 1: slower)"
+) -> None:
     """For each case how many times faster jaxdil is; left of the line it loses."""
     plt = pyplot()
     found = rows(result)
@@ -86,14 +88,14 @@ def speedups(result: Result, path: pathlib.Path) -> None:
     for axis, mode in zip(axes, MODES, strict=True):
         here = [row for row in found if row.mode == mode]
         for over in ("lax", "torch"):
-            colour, _, label = _STYLE[over]
+            colour, _, name = _STYLE[over]
             points = [(s, at[row.case]) for row in here if (s := row.speedup(over)) is not None]
             if points:
                 marker, fill = ("o", "#0072B2") if over == "lax" else ("^", colour)
                 drawn = axis.scatter(*zip(*points, strict=True), s=18, c=fill, marker=marker)
-                labelled[f"over {label}"] = drawn
+                labelled[f"over {name}"] = drawn
         axis.axvline(1, color="k", linewidth=1)
-        axis.set(xscale="log", title=TITLES[mode], xlabel="times faster (left of 1: slower)")
+        axis.set(xscale="log", title=TITLES[mode], xlabel=label)
         axis.grid(axis="both", alpha=0.25)
     axes[0].set_yticks(list(at.values()), list(at), fontsize=7)
     _bands(axes, found, at)

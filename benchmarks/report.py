@@ -6,7 +6,7 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import figures, report_models, report_streaming
+from benchmarks import figures, report_compiled, report_models, report_streaming
 from benchmarks.case import FAMILIES, MODES
 from benchmarks.machine import ROOT
 from benchmarks.markdown import bold, device, ms, table
@@ -60,6 +60,12 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
             report_models.draw(result, path)
             written.append(path)
             page.append(report_models.section(result, f"figures/{path.name}"))
+            continue
+        if result.benchmark == "compiled":
+            path = docs / "figures" / f"cycles-{result.path.stem}.svg"
+            figures.speedups(result, path, label="times fewer cycles (left of 1: more)")
+            written.append(path)
+            page.append(report_compiled.section(result, f"figures/{path.name}"))
             continue
         names = {}
         for kind, draw in (("speedup", figures.speedups), ("roofline", figures.roofline)):

@@ -29,6 +29,12 @@ class Result(NamedTuple):
         """What was measured: layers, or what the command of that name does."""
         return str(self.header.get("benchmark", "layers"))
 
+    @property
+    def kind(self) -> str:
+        """What a newer result takes the place of: that benchmark, or that chip compiled for."""
+        chip = f" {self.header['device']}" if self.benchmark == "compiled" else ""
+        return self.benchmark + chip
+
 
 class Row(NamedTuple):
     """A case in a mode: its contenders by name, and what they share."""
@@ -41,9 +47,11 @@ class Row(NamedTuple):
     contenders: dict[str, Record]
 
     def time(self, name: str) -> float | None:
-        """Median seconds of a contender, None if it was not timed."""
+        """Median seconds of a contender, or cycles if it was only compiled; None if it was not."""
         record = self.contenders.get(name)
-        return record["median"] if record is not None and record["status"] == "ok" else None
+        if record is None or record["status"] != "ok":
+            return None
+        return record["median"] if "median" in record else record["cycles"]
 
     def speedup(self, over: str) -> float | None:
         """How many times faster auto is than another; below 1 it loses."""
@@ -92,7 +100,7 @@ def newest() -> list[pathlib.Path]:
       FileNotFoundError: if there is none of layers.
     """
     found = [load(path) for path in RESULTS.glob("*.jsonl")]
-    last = {r.benchmark: r.path for r in sorted(found, key=lambda r: r.header["date"])}
+    last = {r.kind: r.path for r in sorted(found, key=lambda r: r.header["date"])}
     if "layers" not in last:
         msg = f"no result in {RESULTS}; first: python -m benchmarks run"
         raise FileNotFoundError(msg)
@@ -105,7 +113,7 @@ def rows(result: Result) -> list[Row]:
     Raises:
       ValueError: if the result is not one of layers.
     """
-    if result.benchmark != "layers":
+    if result.benchmark not in ("layers", "compiled"):
         msg = f"{result.path}: not a result of `run`, but of `{result.benchmark}`"
         raise ValueError(msg)
     found: dict[tuple[str, str], Row] = {}

@@ -307,9 +307,11 @@ def run(
       dtype: that all cases are compiled in; None for each in its own.
       out: the file, else one named after date, device and commit in benchmarks/results/.
       arguments: the command line, for the record.
+      cache_path: where that is kept.
+      limit: seconds for a program, after which it is given up and the record says so.
 
     Raises:
-      ValueError: if the compiler is not installed, or the file is of another run.
+      ValueError: if the compiler is not installed, or does not know the chip.
     """
     chip = chip_of(device)
     assert chip is not None

@@ -172,13 +172,16 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         widest = problem.batch_groups * max(rows, outer)
         multiplied = rows == 1 and outer > 1
         yield multiplied, rule(1, "expand", "kernel gradient, several outputs a channel")
-        narrow = rows > 1 and widest <= 256 and samples >= 1024
+        many = rows <= 8 or samples * problem.channels >= 2048
+        narrow = rows > 1 and widest <= 256 and many
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
         return
     if groups > 1:
         width = groups * max(inner, outer)
         yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
-        yield inner > outer == 1, rule(2, "expand", "several channels an output")
+        among = 8 < inner <= 16 and width >= 512
+        yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
+        yield 1 == min(inner, outer) < max(inner, outer), rule(2, "expand", "a channel to several")
         wider = problem.taps == 1 and outer > inner > 8
         yield wider and groups <= 8, rule(2, "expand", "1x1 to more channels")
         volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
@@ -192,7 +195,7 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
     yield volume and not window, rule(3, "slabs", "3-D as sums of 2-D")
     # lax makes a batch of parts of the image, in five copies that one product a tap does without.
-    small = problem.batch < 8 and plain and not window and max(inner, outer) <= 256
+    small = problem.batch < 8 and plain and not window and max(inner, outer) < 256
     row = problem.rank == 1 and 1 < problem.taps <= 16
     yield small and row, rule(6, "taps", "1-D, a batch below 8")
     image = problem.rank == 2 and min(problem.kernel) > 1 and problem.taps <= 9

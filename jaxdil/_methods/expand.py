@@ -1,4 +1,4 @@
-"""A grouped convolution as dense ones, of blocks of groups, whose kernel is zero between groups.
+"""A grouped convolution as one of wider groups, whose kernel is zero between the narrow ones.
 
     w'[t, (g, i), (h, o)] = w[t, i, g, o]  if g = h, else 0          g, h in one block of groups
 
@@ -11,7 +11,6 @@ same group.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +23,14 @@ from jaxdil._problem import Problem
 __all__ = ["apply", "supports"]
 
 # Channels of a block, of input or output, whichever has more: the side of a matrix unit. Up to
-# TOGETHER of them are left in one block, as several blocks have to be cut out and put together.
+# TOGETHER of them are left in one block.
 WIDTH, TOGETHER = 128, 256
 
-# Blocks written out for one call.
+# Blocks that a kernel gradient writes out, each a convolution.
 MOST_BLOCKS = 32
+
+# Copies of a kernel that are put side by side one by one, which is faster than all at once.
+FEW = 8
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
@@ -39,40 +41,43 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "expand: channels and batch are not split into groups"
     if problem.groups != 1 and problem.batch_groups != 1:
         return "expand: channels and batch are both split into groups"
-    if (count := len(_blocks(problem))) > MOST_BLOCKS:
-        return f"expand: {count} blocks of groups, more than {MOST_BLOCKS}"
+    groups = problem.groups * problem.batch_groups
+    blocks = groups // _together(problem)
+    if blocks == groups:
+        return "expand: no two groups fit together into a block"
+    if problem.batch_groups > 1 and blocks > MOST_BLOCKS:
+        return f"expand: {blocks} blocks of groups, more than {MOST_BLOCKS}"
     return None
 
 
-def _blocks(problem: Problem) -> list[tuple[int, int]]:
-    """The first group of each block, and the one after its last."""
+def _together(problem: Problem) -> int:
+    """Groups of a block: as many as fit, of those that divide them all."""
     groups = problem.groups * problem.batch_groups
     inner = problem.group_channels if problem.groups > 1 else problem.batch // groups
     widest = max(inner, problem.out_channels // groups)
-    many = groups if groups * widest <= TOGETHER else max(WIDTH // widest, 1)
-    return [(at, min(at + many, groups)) for at in range(0, groups, many)]
+    if groups * widest <= TOGETHER:
+        return groups
+    most = max(WIDTH // widest, 1)
+    return next(n for n in range(min(most, groups), 0, -1) if groups % n == 0)
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    """One dense convolution a block."""
+    """One convolution of wide groups; of a kernel gradient, a dense one for each block."""
     if problem.batch_groups > 1:
-        return _joined(_gradient, x, w, problem, conv)
-    alone = all(stop - start == 1 for start, stop in _blocks(problem))
-    if alone or not jnp.issubdtype(problem.x_dtype, jnp.inexact):
-        return _joined(_forward, x, w, problem, conv)
+        count = _together(problem)
+        starts = range(0, problem.batch_groups, count)
+        parts = [_gradient(x, w, problem, conv, at, at + count) for at in starts]
+        return lax.concatenate(parts, problem.rank + 1)
+    if not jnp.issubdtype(problem.x_dtype, jnp.inexact):
+        return _wide(x, w, problem, conv)
     # Zero times NaN or infinity is NaN, so such a sample would reach all groups of its block.
     return lax.cond(
         jnp.isfinite(x).all(),
-        lambda x, w: _joined(_forward, x, w, problem, conv),
+        lambda x, w: _wide(x, w, problem, conv),
         lambda x, w: _apart(x, w, problem, conv),
         x,
         w,
     )
-
-
-def _joined(part: Any, x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    parts = [part(x, w, problem, conv, *block) for block in _blocks(problem)]
-    return lax.concatenate(parts, problem.rank + 1)
 
 
 def _apart(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
@@ -88,24 +93,19 @@ def _apart(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.
     return jnp.moveaxis(y, 0, -2).reshape(problem.y_shape)
 
 
-def _forward(
-    x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve, start: int, stop: int
-) -> jax.Array:
+def _wide(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
-    count, last = stop - start, problem.rank + 1
-    x = lax.slice_in_dim(x, start * inner, stop * inner, axis=last)
-    w = lax.slice_in_dim(w, start * outer, stop * outer, axis=last)
+    count, rank = _together(problem), problem.rank
     # (*K, I, h o) -> (*K, g I, h o): rows repeated, and kept where g = h. The last axis stays
     # whole, as one of few channels would be padded to 128. A selection: zero times NaN is NaN.
-    w = lax.broadcast_in_dim(
-        w, (*problem.kernel, count, inner, w.shape[-1]), (*range(problem.rank), last, last + 1)
-    ).reshape(*problem.kernel, count * inner, w.shape[-1])
-    w = lax.select(_same(w.shape, problem.rank, inner, outer), w, jnp.zeros_like(w))
-    return conv(
-        x,
-        w,
-        problem.replace(channels=count * inner, out_channels=count * outer, groups=1),
-    )
+    if count <= FEW:
+        w = lax.concatenate([w] * count, rank)
+    else:
+        shape = (*problem.kernel, count, *w.shape[rank:])
+        w = lax.broadcast_in_dim(w, shape, (*range(rank), rank + 1, rank + 2))
+        w = w.reshape(*problem.kernel, count * inner, w.shape[-1])
+    w = lax.select(_same(w.shape, rank, inner, outer, count), w, jnp.zeros_like(w))
+    return conv(x, w, problem.replace(groups=problem.groups // count))
 
 
 def _gradient(
@@ -119,14 +119,12 @@ def _gradient(
     y = conv(x, w, problem.replace(batch=count * inner, out_channels=count * outer, batch_groups=1))
     # (g n, *P, h o) -> (n, *P, h o), of g = h.
     y = y.reshape(count, inner, *y.shape[1:])
-    y = lax.select(_same(y.shape, 0, 1, outer), y, jnp.zeros_like(y))
+    y = lax.select(_same(y.shape, 0, 1, outer, count), y, jnp.zeros_like(y))
     return lax.reduce(y, jnp.zeros((), y.dtype), lax.add, (0,))
 
 
-def _same(shape: tuple[int, ...], axis: int, inner: int, outer: int) -> jax.Array:
+def _same(shape: tuple[int, ...], axis: int, inner: int, outer: int, count: int) -> jax.Array:
     """Where an axis of ``inner`` channels a group and the last, of ``outer``, are of one group."""
     position = functools.partial(lax.broadcasted_iota, np.int32, shape)
-    return lax.eq(
-        lax.div(position(axis), np.int32(inner)),
-        lax.div(position(len(shape) - 1), np.int32(outer)),
-    )
+    group = lax.rem(lax.div(position(len(shape) - 1), np.int32(outer)), np.int32(count))
+    return lax.eq(lax.div(position(axis), np.int32(inner)), group)
