@@ -147,61 +147,68 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
 
 def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
-    """The rules for a TPU in their order, from what its compiler estimates: T1 to T8.
+    """The rules for a TPU in their order, from what its compiler estimates: T1 to T9.
 
     Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
-    groups are narrow, goes through inserted zeros where samples are spread, knows two spatial axes
-    best, and splits the image where the batch is below 8.
+    groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
+    axes best. A batch below 8 it makes larger out of parts of the image, in five copies that the
+    other methods do without.
     """
     groups, inner = problem.groups, problem.group_channels
     outer = problem.out_channels // max(groups, problem.batch_groups)
-    rows = problem.batch // problem.batch_groups
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     window = samples > positions
     dilated = any(a > 1 for a in problem.input_dilation)
-    plain = not dilated and all(s == 1 for s in problem.stride)
-    # Complex numbers, integers and doubles were not looked at.
-    floating = jnp.issubdtype(problem.x_dtype, jnp.floating) and problem.x_dtype.itemsize <= 4
+    direct = not dilated and not window
+    small = direct and problem.batch < 8
+    first = math.prod(problem.kernel[:1])
 
     def rule(number: int, method: str, what: str) -> Choice:
         return Choice(method, f"rule T{number}: {what}")
 
-    if not floating:
+    # Complex numbers, integers and doubles were not looked at.
+    if not jnp.issubdtype(problem.x_dtype, jnp.floating) or problem.x_dtype.itemsize > 4:
         return
     if problem.batch_groups > 1:
-        widest = problem.batch_groups * max(rows, outer)
-        multiplied = rows == 1 and outer > 1
-        yield multiplied, rule(1, "expand", "kernel gradient, several outputs a channel")
+        rows = problem.batch // problem.batch_groups
+        width = problem.batch_groups * max(rows, outer)
+        several = rows == 1 < outer
+        yield several, rule(1, "expand", "kernel gradient, a channel to several")
         many = rows <= 8 or samples * problem.channels >= 2048
-        narrow = rows > 1 and widest <= 256 and many
+        narrow = rows > 1 and width <= 256 and many
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
         return
+    volume = problem.rank > 2 and 1 < first <= 8 and not window
     if groups > 1:
         width = groups * max(inner, outer)
         yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
         among = 8 < inner <= 16 and width >= 512
         yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
-        yield 1 == min(inner, outer) < max(inner, outer), rule(2, "expand", "a channel to several")
-        wider = problem.taps == 1 and outer > inner > 8
-        yield wider and groups <= 8, rule(2, "expand", "1x1 to more channels")
-        volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
-        yield volume and not window, rule(3, "slabs", "3-D as sums of 2-D")
-        bare = inner == outer == 1 and problem.channels <= 32 and problem.rank == 2
-        yield bare and plain and problem.taps <= 9, rule(4, "taps", "depthwise, few channels")
+        several = min(inner, outer) == 1 < max(inner, outer)
+        yield several, rule(2, "expand", "a channel to several")
+        single = problem.taps == 1 and groups <= 4 and not dilated
+        yield single, rule(2, "expand", "1x1 of up to 4 groups")
+        yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+        image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
+        depthwise = inner == outer == 1
+        yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")
+        row = problem.rank == 1 and 1 < first <= 8
+        yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
-    close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    even = problem.kernel == problem.input_dilation
     far = math.prod(problem.input_dilation) >= 64 and not window
-    yield dilated and (close or far), rule(5, "phases", "samples far apart, or a kernel as short")
-    volume = problem.rank > 2 and 1 < problem.kernel[0] <= 8
-    yield volume and not window, rule(3, "slabs", "3-D as sums of 2-D")
-    # lax makes a batch of parts of the image, in five copies that one product a tap does without.
-    small = problem.batch < 8 and plain and not window and max(inner, outer) < 256
-    row = problem.rank == 1 and 1 < problem.taps <= 16
+    yield dilated and (even or far), rule(5, "phases", "samples as far apart as the kernel, or 64")
+    yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+    light = max(inner, outer) < 256
+    row = problem.rank == 1 and 1 < first <= 16 and light and problem.stride[0] == 1
     yield small and row, rule(6, "taps", "1-D, a batch below 8")
-    image = problem.rank == 2 and min(problem.kernel) > 1 and problem.taps <= 9
-    yield small and image, rule(7, "taps", "2-D, a batch below 8")
-    long = problem.rank == 1 and positions <= 4 and samples >= 4096 and not dilated
+    image = problem.rank == 2 and 1 < first <= 8 and light
+    yield small and image, rule(7, "slabs", "2-D, a batch below 8")
+    long = problem.rank == 1 and 1 < positions <= 4 and samples >= 4096 and not dilated
     yield long, rule(8, "correlate", "kernel gradient of a few taps in 1-D")
+    yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
+    product = window and positions == 1 and not dilated and max(problem.dilation) == 1
+    yield product, rule(9, "correlate", "kernel gradient of a 1x1 kernel")
 
 
 def convolve(

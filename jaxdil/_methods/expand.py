@@ -23,8 +23,8 @@ from jaxdil._problem import Problem
 __all__ = ["apply", "supports"]
 
 # Channels of a block, of input or output, whichever has more: the side of a matrix unit. Up to
-# TOGETHER of them are left in one block.
-WIDTH, TOGETHER = 128, 256
+# TOGETHER of them are left in one block, and up to FULL groups, however wide.
+WIDTH, TOGETHER, FULL = 128, 256, 4
 
 # Blocks that a kernel gradient writes out, each a convolution.
 MOST_BLOCKS = 32
@@ -55,7 +55,7 @@ def _together(problem: Problem) -> int:
     groups = problem.groups * problem.batch_groups
     inner = problem.group_channels if problem.groups > 1 else problem.batch // groups
     widest = max(inner, problem.out_channels // groups)
-    if groups * widest <= TOGETHER:
+    if groups <= FULL or groups * widest <= TOGETHER:
         return groups
     most = max(WIDTH // widest, 1)
     return next(n for n in range(min(most, groups), 0, -1) if groups % n == 0)

@@ -1,0 +1,187 @@
+"""What is chosen for a TPU lowers on any machine, and compiles where the compiler is installed."""
+
+import importlib.util
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxdil
+from benchmarks import tpu
+from benchmarks.case import as_dtype, function, shapes
+from benchmarks.cases import CASES
+from benchmarks.contenders import ARGUMENTS
+from jaxdil._methods import METHODS
+
+BY_NAME = {case.name: as_dtype(case, "bfloat16") for case in CASES}
+
+# One case for each rule, and the method that it names.
+BY_RULE = {
+    "T1": ("mobilenetv1-mult2", "dw", "expand"),
+    "T2": ("resnext-56", "fwd", "expand"),
+    "T3": ("highres3dnet-d2", "fwd", "slabs"),
+    "T4": ("mobilenetv2-112", "fwd", "slabs"),
+    "T5": ("unet-up-14", "fwd", "phases"),
+    "T6": ("wavenet-d512", "fwd", "taps"),
+    "T7": ("resnet-56", "fwd", "slabs"),
+    "T8": ("wavenet-d512", "dw", "correlate"),
+    "T9": ("resnet-1x1", "dx", "taps"),
+}
+every_rule = pytest.mark.parametrize("rule", BY_RULE)
+
+
+def program(rule):
+    """The function of a rule's case, accelerated, and the shapes of its arguments."""
+    name, mode, _ = BY_RULE[rule]
+    case = BY_NAME[name]
+    held = shapes(case)
+    return jaxdil.accelerate(function(case, mode)), [held[name] for name in ARGUMENTS[mode]]
+
+
+@every_rule
+def test_each_rule_is_the_reason_for_its_case(rule):
+    fn, args = program(rule)
+    (row,) = jaxdil.explain(fn, platform="tpu", gradients=False)(*args)
+    assert row.method == BY_RULE[rule][2]
+    assert row.because.startswith(f"rule {rule}: ")
+
+
+@pytest.mark.core
+@every_rule
+def test_each_rule_lowers_for_a_tpu_on_any_machine(rule):
+    fn, args = program(rule)
+    exported = jax.export.export(jax.jit(fn), platforms=["tpu"])(*args)
+    assert exported.platforms == ("tpu",)
+    assert exported.out_avals[0].shape == jax.eval_shape(fn, *args).shape
+
+
+def test_only_floats_of_up_to_32_bits_have_rules():
+    for dtype in (np.int32, np.complex64, np.float64):
+        x, w = np.ones((1, 64, 8), dtype), np.ones((2, 8, 8), dtype)
+        rows = jaxdil.explain(jaxdil.conv, platform="tpu", gradients=False)(x, w)
+        assert [row.method for row in rows] == ["xla"]
+
+
+# --- the compiler ---------------------------------------------------------------------------------
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the compiler for TPUs is not installed: pip install 'jaxdil[tpu]'",
+)
+
+
+@pytest.fixture(scope="module")
+def v5e():
+    """A device of a v5e, good for compiling."""
+    return tpu.device_of("v5e")
+
+
+SMALL = {
+    "dense": ((1, 12, 12, 8), (3, 3, 8, 16), {"dilation": 2}),
+    "groups": ((1, 12, 12, 16), (3, 3, 4, 16), {"groups": 4}),
+    "transposed": ((1, 6, 6, 8), (4, 4, 8, 8), {"input_dilation": 2, "padding": "FULL"}),
+    "volume": ((1, 6, 8, 8, 8), (3, 3, 3, 8, 8), {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_compiles_for_a_tpu(name, method, v5e):
+    x_shape, w_shape, options = SMALL[name]
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (x_shape, w_shape))
+
+    def both(x, w):
+        y, pullback = jax.vjp(
+            lambda x, w: jaxdil.conv(x, w, **options, method=f"{method} or auto"), x, w
+        )
+        return y, *pullback(y)
+
+    compiled = tpu.lowered(both, (x, w), v5e).compile()
+    assert tpu.estimate(compiled.as_text()).cycles > 0
+
+
+@needs_compiler
+def test_a_loop_counts_as_often_as_it_goes_round(v5e):
+    x = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+
+    def looped(times):
+        def run(x):
+            return lax.fori_loop(0, times, lambda _, x: jnp.tanh(x @ x), x)
+
+        return tpu.estimate(tpu.lowered(run, (x,), v5e).compile().as_text())
+
+    few, many = looped(10), looped(100)
+    assert (few.loops, many.loops, many.unknown_loops) == (1, 1, 0)
+    assert 5 < many.cycles / few.cycles < 11
+
+
+# --- reading the program --------------------------------------------------------------------------
+
+PROGRAM = """\
+HloModule test, is_scheduled=true
+
+%body (p: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %p = (s32[], f32[8,128]{1,0}) parameter(0)
+  %work = f32[8,128]{1,0:T(8,128)} fusion(%p), calls=%f, backend_config={"estimated_cycles":"10"}
+  ROOT %t = (s32[], f32[8,128]{1,0}) tuple(%p, %work)
+}
+
+%condition (p.1: (s32[], f32[8,128])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(7)
+  ROOT %less = pred[] compare(%p.1, %limit), direction=LT
+}
+
+%dear (q: f32[8,128]) -> f32[8,128] {
+  ROOT %much = f32[8,128]{1,0} fusion(%q), calls=%f, backend_config={"estimated_cycles":"900"}
+}
+
+%cheap (q.1: f32[8,128]) -> f32[8,128] {
+  ROOT %little = f32[8,128]{1,0} fusion(%q.1), calls=%f, backend_config={"estimated_cycles":"5"}
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %first = f32[8,128]{1,0} copy(%x), backend_config={"estimated_cycles":"100"}
+  %moved = bf16[16,8,128]{2,1,0} reshape(%first), backend_config={"integer":"1"}
+  %kernel = f32[8,128]{1,0} custom-call(%moved), custom_call_target="tpu_custom_call"
+  %loop = (s32[], f32[8,128]{1,0}) while(%start), condition=%condition, body=%body
+  %either = f32[8,128]{1,0} conditional(%c, %x, %x), branch_computations={%dear, %cheap}
+  ROOT %y = f32[8,128]{1,0} bitcast(%either)
+}
+"""
+
+
+def test_the_estimate_adds_up_a_program():
+    found = tpu.estimate(PROGRAM)
+    assert found.cycles == 100 + 7 * 10 + 5
+    assert (found.loops, found.unknown_loops, found.branches) == (1, 0, 1)
+    assert found.unpriced == {"reshape": 32768, "custom-call tpu_custom_call": 4096}
+    assert found.kernels == ["custom-call tpu_custom_call"]
+
+
+def test_a_loop_that_does_not_say_how_often_counts_once():
+    found = tpu.estimate(PROGRAM.replace("constant(7)", "parameter(1)"))
+    assert found.cycles == 100 + 10 + 5
+    assert found.unknown_loops == 1
+
+
+def test_what_a_loop_says_of_itself_comes_first():
+    said = 'body=%body, backend_config={"known_trip_count":{"n":"3"}}'
+    assert tpu.estimate(PROGRAM.replace("body=%body", said)).cycles == 100 + 3 * 10 + 5
+
+
+def test_an_unknown_chip_is_refused():
+    with pytest.raises(ValueError, match="tpu:v5e, tpu:v5p, tpu:v6e are known"):
+        tpu.chip_of("tpu:v3")
+    assert tpu.chip_of("tpu:v6e") == "v6e"
+    assert tpu.chip_of("tpu") is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_without_the_compiler_it_says_how_to_get_it():
+    with pytest.raises(ValueError, match=r"pip install 'jaxdil\[tpu\]'"):
+        tpu.device_of("v5e")
