@@ -144,6 +144,8 @@ SERVED = {
     "phases": (11, 19, 9),
     "correlate": (50, 49, 49),
     "planes": (8, 8, 8),
+    "slabs": (10, 9, 8),
+    "expand": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
 }
 
