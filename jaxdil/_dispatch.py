@@ -195,9 +195,10 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
-    even = problem.kernel == problem.input_dilation
-    far = math.prod(problem.input_dilation) >= 64 and not window
-    yield dilated and (even or far), rule(5, "phases", "samples as far apart as the kernel, or 64")
+    gap = math.prod(problem.input_dilation)
+    even = problem.kernel == problem.input_dilation and (gap >= 16 or inner >= 1024)
+    far = (gap >= 64 or (problem.batch < 8 and outer <= 4 and problem.rank == 2)) and not window
+    yield dilated and (even or far), rule(5, "phases", "samples far apart, or few channels")
     yield volume, rule(3, "slabs", "3-D as sums of 2-D")
     light = max(inner, outer) < 256
     row = problem.rank == 1 and 1 < first <= 16 and light and problem.stride[0] == 1
