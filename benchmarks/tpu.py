@@ -271,12 +271,12 @@ def _turns(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> i
         return int(said[1])
     condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
     inside = computations.get(condition[1], []) if condition else []
-    limits = [
+    limits = {
         int(found[1])
         for i in inside
-        if i.opcode == "constant" and (found := re.match(r"constant\((\d+)\)", i.rest))
-    ]
-    return limits[0] if len(limits) == 1 else None
+        if i.opcode == "constant" and (found := re.match(r"constant\(([1-9]\d*)\)", i.rest))
+    }
+    return limits.pop() if len(limits) == 1 else None
 
 
 # --- the run --------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_loop_counts_as_often_as_it_goes_round(v5e):
 
     def looped(times):
         def run(x):
-            return lax.fori_loop(0, times, lambda _, x: jnp.tanh(x @ x), x)
+            return lax.fori_loop(np.int32(0), np.int32(times), lambda _, x: jnp.tanh(x @ x), x)
 
         return tpu.estimate(tpu.lowered(run, (x,), v5e).compile().as_text())
 
