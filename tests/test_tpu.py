@@ -1,6 +1,7 @@
 """What is chosen for a TPU lowers on any machine, and compiles where the compiler is installed."""
 
 import importlib.util
+import json
 
 import jax
 import jax.export
@@ -10,7 +11,7 @@ import pytest
 from jax import lax
 
 import jaxdil
-from benchmarks import tpu
+from benchmarks import compare, report, results, tpu
 from benchmarks.case import as_dtype, function, shapes
 from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
@@ -185,3 +186,60 @@ def test_an_unknown_chip_is_refused():
 def test_without_the_compiler_it_says_how_to_get_it():
     with pytest.raises(ValueError, match=r"pip install 'jaxdil\[tpu\]'"):
         tpu.device_of("v5e")
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def result(path, cycles):
+    """A result of a case in each mode: cycles of lax and of auto, None where not compiled."""
+    case = BY_NAME["resnext-56"]
+    header = {
+        "kind": "header",
+        "benchmark": "compiled",
+        "date": "2026-01-02",
+        "device": "tpu:v5e",
+        "device_kind": "TPU v5 lite",
+        "jax": "1",
+        "jaxlib": "1",
+        "libtpu": "1",
+        "commit": "c0",
+        "cpu": "a",
+        "command": "run",
+        "dtype": "bfloat16",
+        "chip": tpu.CHIPS["v5e"]._asdict(),
+    }
+    records = [header]
+    for mode, each in cycles.items():
+        for name, estimate in zip(("lax", "auto"), each, strict=True):
+            shared = {"kind": "result", "case": case.name, "family": case.family, "mode": mode}
+            shared |= {"source": case.source, "geometry": case.geometry, "flops": 1, "bytes": 8190}
+            shared |= {"contender": name, "method": "expand", "because": "rule T2: narrow groups"}
+            outcome = {"status": "slow", "reason": "not compiled within 1 s"}
+            if estimate is not None:
+                outcome = {"status": "ok", "cycles": estimate, "temp_bytes": 0, "unpriced": {}}
+            records.append(shared | outcome)
+    path.write_text("\n".join(map(json.dumps, records)))
+    return results.load(path)
+
+
+def test_the_report_says_what_was_compiled_what_lost_and_what_was_not(tmp_path):
+    found = result(tmp_path / "a.jsonl", {"fwd": (8000, 2000), "dx": (1000, 2000), "dw": (None, 5)})
+    report.write([found], docs=tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "Nothing ran here." in page
+    assert "| grouped | 1 | 4.00 (4.00) | 0.50 (**0.50**) | - |" in page
+    assert "- resnext-56 dx: **0.50**" in page
+    assert "- resnext-56 dw: `lax` slow: not compiled within 1 s" in page
+    # 8190 bytes at 819 GB/s are 10 ns, and those 15 cycles of 1.5 GHz.
+    assert "| fwd | 0.0 | 8.0 | 2.0 | 4.00 | `expand` |" in page
+    assert (tmp_path / "figures" / "cycles-a.svg").exists()
+
+
+def test_estimates_are_compared_with_estimates(tmp_path):
+    a = result(tmp_path / "a.jsonl", {"fwd": (8000, 2000)})
+    b = result(tmp_path / "b.jsonl", {"fwd": (8000, 1000)})
+    assert "0.50  resnext-56              fwd        2.000     1.000  expand" in compare.text(a, b)
+    other = b._replace(header={**b.header, "benchmark": "layers"})
+    with pytest.raises(ValueError, match="not measured by the same benchmark"):
+        compare.text(a, other)
