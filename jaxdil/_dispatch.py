@@ -184,7 +184,7 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
         among = 8 < inner <= 16 and width >= 512
         yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
-        several = min(inner, outer) == 1 < max(inner, outer)
+        several = inner > outer == 1 or (inner == 1 < outer and width >= 128)
         yield several, rule(2, "expand", "a channel to several")
         single = problem.taps == 1 and groups <= 4 and not dilated
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
