@@ -142,7 +142,13 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     if not volume:
         return
     image = not window or math.prod(problem.kernel) >= 64
-    yield dense and not dilated and image, rule(9, "planes", "3-D by 2-D")
+    # Side by side the planes take several times the memory of the input; that pays only where
+    # channels are so few that a plane by itself would not occupy a matrix product.
+    planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
+    light = planes * problem.kernel[0] * problem.x_dtype.itemsize <= 2 * problem.bytes
+    beside = light and problem.channels < 64
+    yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
+    yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
 
 

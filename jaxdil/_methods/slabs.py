@@ -4,16 +4,20 @@
 
 Positions of the first axis join the batch. A kernel gradient has an image for a window and few
 positions; there it is one convolution for each position, and the taps of the first axis join the
-channels, which are summed over. Compilers for accelerators know two spatial axes best. Nothing is
-copied but slices; the sum is kept in float32 where input and output are narrower.
+channels, which are summed over. XLA knows two spatial axes best, on a CPU and on accelerators.
+Nothing is copied but slices, one at a time in a loop where all of them would take much memory; the
+sum is kept in float32 where input and output are narrower.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxdil._methods import Convolve
@@ -37,7 +41,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "slabs: the batch is split into groups; 'correlate' serves it"
     if problem.groups != 1 and not _by_taps(problem):
         return "slabs: groups, and more taps than positions on the first axis"
-    if min(problem.kernel[0], problem.positions[0]) > MOST_SLABS:
+    if min(problem.kernel[0], problem.positions[0]) > MOST_SLABS and not _is_heavy(problem):
         return f"slabs: more than {MOST_SLABS} slabs of the first axis"
     return None
 
@@ -63,20 +67,54 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     )
     if _by_taps(problem):
         rest = rest.replace(batch=problem.batch * positions, out_dtype=problem.sum_dtype)
-        parts = []
-        for t in range(taps):
-            start = dilation * t
-            slab = lax.slice_in_dim(x, start, start + stride * (positions - 1) + 1, stride, 1)
-            parts.append(conv(slab.reshape(rest.x_shape), w[t], rest))
-        y = functools.reduce(jnp.add, parts)
-        return y.reshape(problem.y_shape).astype(problem.out_dtype)
+
+        def part(t: Any) -> jax.Array:
+            slab = _cut(x, t, dilation, stride, positions).reshape(rest.x_shape)
+            return conv(slab, _at(w, t), rest).reshape(problem.y_shape)
+
+        if not _is_heavy(problem):
+            y = functools.reduce(jnp.add, map(part, range(taps)))
+        else:
+            y = jnp.zeros(problem.y_shape, problem.sum_dtype)
+            y = lax.fori_loop(0, taps, lambda t, y: y + part(t.astype(np.uint32)), y)
+        return y.astype(problem.out_dtype)
 
     rest = rest.replace(channels=taps * problem.channels)
     # (K0, *K, I, O) -> (*K, K0 I, O), and x (N, K0, *S, C) -> (N, *S, K0 C) for each position.
     w = jnp.moveaxis(w, 0, -3).reshape(rest.w_shape)
-    parts = []
-    for p in range(positions):
-        start = stride * p
-        slab = lax.slice_in_dim(x, start, start + dilation * (taps - 1) + 1, dilation, 1)
-        parts.append(conv(jnp.moveaxis(slab, 1, -2).reshape(rest.x_shape), w, rest))
-    return jnp.stack(parts, 1)
+
+    def position(p: Any) -> jax.Array:
+        slab = jnp.moveaxis(_cut(x, p, stride, dilation, taps), 1, -2)
+        return conv(slab.reshape(rest.x_shape), w, rest)[:, None]
+
+    if not _is_heavy(problem):
+        return jnp.concatenate([position(p) for p in range(positions)], 1)
+
+    def write(p: jax.Array, y: jax.Array) -> jax.Array:
+        p = p.astype(np.uint32)
+        return lax.dynamic_update_slice_in_dim(y, position(p), p, 1)
+
+    return lax.fori_loop(0, positions, write, jnp.zeros(problem.y_shape, problem.out_dtype))
+
+
+def _is_heavy(problem: Problem) -> bool:
+    """Whether the slabs of a volume, which XLA may cut all at once, would take much memory."""
+    slabs = min(problem.kernel[0], problem.positions[0])
+    volume = problem.rank > 2 and problem.groups == 1
+    return (
+        volume and slabs * math.prod(problem.x_shape) * problem.x_dtype.itemsize > 2 * problem.bytes
+    )
+
+
+def _cut(x: jax.Array, i: Any, step: int, between: int, terms: int) -> jax.Array:
+    """``terms`` samples of the first spatial axis, ``between`` apart, from ``step`` times i on."""
+    reach = between * (terms - 1) + 1
+    if isinstance(i, int):
+        return lax.slice_in_dim(x, i * step, i * step + reach, between, 1)
+    slab = lax.dynamic_slice_in_dim(x, i * step, reach, 1)
+    return lax.slice_in_dim(slab, 0, reach, between, 1)
+
+
+def _at(w: jax.Array, i: Any) -> jax.Array:
+    """The kernel of one tap of the first axis."""
+    return w[i] if isinstance(i, int) else lax.dynamic_index_in_dim(w, i, keepdims=False)
