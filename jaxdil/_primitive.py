@@ -12,6 +12,7 @@ each rule here traces lax's for the same parameters and binds conv_p in its plac
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +162,9 @@ def _canonically(
         y = _dispatch.convolve(x, w, problem, method, platform)
         return _layout.transpose(y, y_order)
 
-    return (outlined(served, f"jaxdil_{method}") if platform == "cpu" else served)(x, w)
+    # Not for the few samples of a step of a stream: XLA would copy the registers for a call.
+    apart = platform == "cpu" and math.prod(problem.size) > 8
+    return (outlined(served, f"jaxdil_{method}") if apart else served)(x, w)
 
 
 def _reshaped(x: jax.Array, order: tuple[int, ...]) -> tuple[jax.Array, tuple[int, ...]]:
