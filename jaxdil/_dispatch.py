@@ -123,7 +123,7 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
     few = problem.taps <= 128
     yield problem.batch_groups > 1, rule(1, "correlate", "kernel gradient of groups")
-    wide = dense and min(problem.batch, outer) >= 16
+    wide = dense and (volume or min(problem.batch, outer) >= 16)
     what = "kernel gradient of a transposed convolution"
     yield window and dilated and wide, rule(2, "phases", what)
     yield window and dilated, rule(2, "correlate", what)
@@ -185,6 +185,8 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
+    # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
+    volume = volume and (problem.taps > first or problem.out_channels >= problem.channels)
     if groups > 1:
         width = groups * max(inner, outer)
         yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
