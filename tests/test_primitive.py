@@ -241,6 +241,8 @@ def test_derivatives_to_second_order(method):
     a = 2 if method == "phases" else 1
     groups = 1 if method == "planes" else 2
     x, w = draw(0, (1, 7 // a, 2), np.float64), draw(1, (2, 2 // groups, 2), np.float64)
+    if method == "slabs":  # needs a second axis
+        x, w = draw(0, (1, 7, 3, 2), np.float64), draw(1, (2, 1, 2 // groups, 2), np.float64)
     options = {
         "stride": 2,
         "dilation": 3,
@@ -280,9 +282,13 @@ def test_complex_derivatives():
     assert_same(run(ours(DENSE))(x, w), run(theirs(DENSE))(x, w))
 
 
+# What a method needs to serve at all.
+SERVED = {"phases": "transposed with dilation", "slabs": "unequal axes", "expand": "groups"}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_derivatives_of_a_pinned_method_take_it_where_it_serves(method):
-    g = BY_NAME["transposed with dilation"] if method == "phases" else BY_NAME["stride"]
+    g = BY_NAME[SERVED.get(method, "stride")]
     x, w = arrays(g)
     conv = ours(g, method)
     asked = methods_asked(jax.grad(squares(conv), (0, 1)), x, w)
