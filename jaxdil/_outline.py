@@ -2,8 +2,8 @@
 
 Three things come of it on a CPU. Layers of the same shape share one function, which XLA optimises
 once. A convolution of many slices is not fused into each of its readers, and computed again in
-each: a training step of MobileNetV2 runs a fifth faster. And XLA's passes over the caller, whose
-cost grows with its size, see one instruction in place of hundreds.
+each. And XLA's passes over the caller, whose cost grows with its size, see one instruction in place
+of hundreds.
 """
 
 from __future__ import annotations

@@ -123,6 +123,9 @@ GEOMETRIES = (
     # Kernels of more taps than are written out.
     geometry("130 taps", (133,), (130,), channels=(2, 2), groups=2, batch=1, pad=(2, 1), s=2),
     geometry("12 x 11 taps", (13, 12), (12, 11), channels=(1, 2), batch=1, pad=((0, 0), (0, 1))),
+    geometry(
+        "5 x 5 taps", (7, 9), (5, 5), channels=(2, 2), groups=2, s=(1, 2), d=(2, 1), pad=(3, 2)
+    ),
     # More axes.
     geometry("unequal axes", (5, 7), (3, 2), s=(1, 2), d=(2, 1), pad=((2, 2), (0, 1))),
     geometry("2-D stride and dilation", (8, 7), (2, 3), s=(2, 3), d=(3, 2), pad=((1, 2), (2, 2))),
@@ -143,6 +146,8 @@ GEOMETRIES = (
         d=(1, 2, 1),
         pad=((1, 0), (2, 1), (0, 0)),
     ),
+    geometry("3-D, to fewer channels", (8, 3, 3), (3, 2, 1), channels=(6, 1), d=(2, 1, 1)),
+    geometry("3-D, more taps than positions", (9, 2, 2), (4, 2, 1), channels=(6, 1), s=(2, 1, 1)),
     # Dilated input: transposed convolutions.
     geometry("transposed, kernel = stride", (4,), (2,), a=2, pad=(1, 1)),
     geometry("transposed, kernel < stride", (4,), (2,), a=3, pad=(1, 1)),
@@ -151,6 +156,7 @@ GEOMETRIES = (
     geometry("transposed with dilation", (4,), (3,), a=2, d=3, pad=(4, 5)),
     geometry("transposed, common factor", (4,), (3,), a=4, d=6, s=2, pad=(6, 9)),
     geometry("transposed, cropped", (5,), (3,), a=3, pad=(-2, -4)),
+    geometry("transposed, 8 taps, stride 4", (3,), (8,), a=4, pad=(5, 5)),
     geometry("transposed depthwise", (4,), (4,), channels=(2, 2), groups=2, a=2, pad=(2, 2)),
     geometry("transposed groups", (3,), (3,), channels=(4, 2), groups=2, a=2, pad=(1, 2)),
     geometry("2-D transposed", (3, 3), (2, 2), a=2, pad=(1, 1)),

@@ -45,7 +45,7 @@ NARROW = 8
 
 # Stage one sums ROWS image rows of up to TOGETHER taps in one pass. XLA vectorises that only while
 # the sum of the rows is short enough to be written out, and shares its loads between the taps;
-# stage two is a matrix product with ones. Rows x taps beyond about 72 spill registers: 8 x 9 ran
+# stage two is one sum over what is left. Rows x taps beyond about 72 spill registers: 8 x 9 ran
 # faster than 28 x 9, and far faster than one reduction over the image.
 ROWS, TOGETHER = 8, 9
 
