@@ -1,0 +1,141 @@
+"""What the compiler makes of each layer: whether it compiles, and at what."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+import jaxdil
+from benchmarks import machine
+from benchmarks.case import Case, as_dtype, function, shapes
+from benchmarks.contenders import ARGUMENTS
+from benchmarks.run import free_path, progress, write
+from benchmarks.tpu.chips import CHIPS, chip_of, device_of
+from benchmarks.tpu.compiler import CACHE, Compiler
+from jaxdil._methods import METHODS
+from jaxdil._methods import load as load_method
+
+__all__ = ["measure", "run"]
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    device: str,
+    modes: Sequence[str],
+    methods: str,
+    dtype: str | None = "bfloat16",
+    out: pathlib.Path | None = None,
+    arguments: Sequence[str] = (),
+    cache_path: pathlib.Path = CACHE,
+    limit: float = 120.0,
+) -> pathlib.Path:
+    """Compile the cases and write the result; returns its path.
+
+    What the compiler said is kept by the text of each program, so that a run that was interrupted,
+    or one after a change, compiles only what is new.
+
+    Args:
+      cases: what to compile.
+      device: "tpu:" and a chip of `CHIPS`.
+      modes: of "fwd", "dx", "dw".
+      methods: "all", or "auto" for jaxdil's choice alone.
+      dtype: that all cases are compiled in; None for each in its own.
+      out: the file, else one named after date, device and commit in benchmarks/results/.
+      arguments: the command line, for the record.
+      cache_path: where that is kept.
+      limit: seconds for a program, after which it is given up and the record says so.
+
+    Raises:
+      ValueError: if the compiler is not installed, or does not know the chip.
+    """
+    chip = chip_of(device)
+    assert chip is not None
+    header = _header(device, device_of(chip), dtype, arguments)
+    path = out or free_path(header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cases = [as_dtype(case, dtype) if dtype else case for case in cases]
+    total = len(cases) * len(modes)
+    with (
+        path.open("w") as file,
+        progress(total, unit="mode") as (say, step),
+        Compiler(chip, cache_path, limit) as compiler,
+    ):
+        write(file, header)
+        for case in cases:
+            heard = []
+            for mode in modes:
+                records = measure(case, mode, compiler, methods=methods)
+                for record in records:
+                    write(file, record)
+                heard.append(_heard(mode, records))
+                step()
+            say(f"{case.name:<22} " + "  |  ".join(heard))
+    return path
+
+
+def measure(
+    case: Case, mode: str, compiler: Compiler, *, methods: str = "all"
+) -> list[dict[str, Any]]:
+    """One record a contender, for a case in a mode."""
+    fn, args = program(case, mode)
+    (row,) = jaxdil.explain(fn, platform="tpu", gradients=False)(*args)
+    shared = {
+        "kind": "result",
+        "case": case.name,
+        "family": case.family,
+        "source": case.source,
+        "geometry": case.geometry,
+        "dtype": case.dtype,
+        "mode": mode,
+        "flops": row.flops,
+        "bytes": row.bytes,
+    }
+    names = ["lax", "auto"]
+    if methods != "auto":
+        others = [name for name in METHODS if name not in ("xla", row.method)]
+        names += [n for n in others if load_method(n).supports(row.problem, "tpu") is None]
+    build = functools.partial(program, case, mode)
+    records = []
+    for name in names:
+        # What auto leaves to lax is lax's program, and is not compiled again.
+        same = name == "auto" and row.method == "xla"
+        outcome = compiler.outcome(build, "lax" if same else name)
+        method = {"lax": None, "auto": row.method}.get(name, name)
+        because = row.because if name == "auto" else None
+        records.append(shared | {"contender": name, "method": method, "because": because} | outcome)
+    return records
+
+
+def program(case: Case, mode: str) -> tuple[Callable[..., Any], list[jax.ShapeDtypeStruct]]:
+    """The function of a case in a mode, and the shapes of its arguments."""
+    held = shapes(case)
+    return function(case, mode), [held[name] for name in ARGUMENTS[mode]]
+
+
+def _header(device: str, on: Any, dtype: str | None, arguments: Sequence[str]) -> dict[str, Any]:
+    chip = CHIPS[device.partition(":")[2]]
+    header = machine.header(device, on, peers={}, arguments=arguments)
+    return header | {
+        "benchmark": "compiled",
+        "libtpu": importlib.metadata.version("libtpu"),
+        "dtype": dtype,
+        "chip": chip._asdict(),
+        "checked": "compiled only: nothing ran, no result was checked, no time was measured",
+    }
+
+
+def _heard(mode: str, records: Sequence[dict[str, Any]]) -> str:
+    by = {record["contender"]: record for record in records}
+    lax, auto = by["lax"], by["auto"]
+    if "cycles" not in auto:
+        return f"{mode} auto: {auto.get('reason', 'not compiled')}"
+    text = f"{mode} {auto['cycles'] / 1e3:.3g}k ({auto['method']})"
+    if "cycles" in lax:
+        text += f", lax {lax['cycles'] / 1e3:.3g}k"
+    return text
