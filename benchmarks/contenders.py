@@ -19,7 +19,7 @@ import numpy as np
 
 import jaxdil
 from benchmarks.case import Case, function
-from jaxdil._methods import METHODS, load
+from jaxdil._methods import METHODS, load, races
 
 __all__ = ["ARGUMENTS", "PEERS", "Contender", "peer", "ready", "with_jaxdil", "with_lax"]
 
@@ -95,8 +95,10 @@ def with_jaxdil(
     names = ["auto"]
     if methods != "auto":
         # "xla" is lax, which is timed as such; what auto chose is timed as auto.
+        platform = _platform(device)
         others = [name for name in METHODS if name not in ("xla", row.method)]
-        names += [n for n in others if load(n).supports(row.problem, _platform(device)) is None]
+        others = [name for name in others if races(name, platform)]
+        names += [n for n in others if load(n).supports(row.problem, platform) is None]
     return {name: build(name) for name in names}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdil._active import active
 from jaxdil._errors import MethodError, error
-from jaxdil._methods import METHODS, load
+from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
 
 __all__ = ["Choice", "check_pin", "choose", "convolve", "derived"]
@@ -237,4 +237,4 @@ def convolve(
         with jax.named_scope(f"jaxdil.{chosen}"):
             return convolve(x, w, problem, chosen, platform, around)
 
-    return load(method).apply(x, w, problem, part)
+    return load(method).apply(x, w, problem, Convolve(part, platform))

@@ -257,6 +257,8 @@ def test_annotations_hold_when_executed():
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
     | {"_measure", "_reads", "_active", "_device"},
+    {"_pallas", "_pallas.plan_1d"},
+    {"_pallas.tpu_1d"},  # imports Pallas, and is imported when a kernel is lowered
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_dispatch"},

@@ -17,7 +17,7 @@ from benchmarks.contenders import ARGUMENTS
 from benchmarks.run import free_path, progress, write
 from benchmarks.tpu.chips import CHIPS, chip_of, device_of
 from benchmarks.tpu.compiler import CACHE, Compiler
-from jaxdil._methods import METHODS
+from jaxdil._methods import METHODS, races
 from jaxdil._methods import load as load_method
 
 __all__ = ["measure", "run"]
@@ -98,7 +98,7 @@ def measure(
     }
     names = ["lax", "auto"]
     if methods != "auto":
-        others = [name for name in METHODS if name not in ("xla", row.method)]
+        others = [n for n in METHODS if n not in ("xla", row.method) and races(n, "tpu")]
         names += [n for n in others if load_method(n).supports(row.problem, "tpu") is None]
     build = functools.partial(program, case, mode)
     records = []

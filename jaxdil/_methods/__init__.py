@@ -6,12 +6,13 @@ A method is a module with two functions:
     apply(x, w, problem, conv) -> y                in canonical layout (see Problem)
 
 ``conv(x, w, problem)`` gives a smaller convolution back to the dispatcher, which chooses a method
-for it in turn; ``phases`` and ``space_to_batch`` are made of such. A platform of None stands for
-any.
+for it in turn; ``phases`` and ``space_to_batch`` are made of such. ``conv.platform`` is where it
+will run. A platform of None stands for any.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -20,9 +21,19 @@ import jax
 
 from jaxdil._problem import Problem
 
-__all__ = ["METHODS", "Convolve", "Method", "load"]
+__all__ = ["METHODS", "Convolve", "Method", "load", "races"]
 
-Convolve = Callable[[jax.Array, jax.Array, Problem], jax.Array]
+
+@dataclasses.dataclass(frozen=True)
+class Convolve:
+    """The dispatcher, for the parts of a convolution, and the platform that it chooses for."""
+
+    part: Callable[[jax.Array, jax.Array, Problem], jax.Array]
+    platform: str | None
+
+    def __call__(self, x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+        """The convolution, by a method that is chosen for it."""
+        return self.part(x, w, problem)
 
 
 @runtime_checkable
@@ -36,9 +47,20 @@ class Method(Protocol):
         """The convolution, in canonical layout."""
 
 
-METHODS = ("xla", "taps", "phases", "correlate", "planes", "slabs", "expand", "space_to_batch")
+METHODS = (
+    *("xla", "taps", "phases", "correlate", "planes", "slabs", "expand", "space_to_batch"),
+    "pallas_tpu",
+)
+
+# Kernels, which every other platform interprets: right, and so slow that it serves tests alone.
+_KERNELS = {"pallas_tpu": ("tpu",)}
 
 
 def load(name: str) -> Method:
     """The module of a method, imported when first asked for."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def races(name: str, platform: str | None) -> bool:
+    """Whether it is worth measuring a method on a platform: a kernel only on its own."""
+    return name not in _KERNELS or platform in _KERNELS[name]

@@ -1,0 +1,163 @@
+"""How the kernels for a TPU cut a depthwise convolution along one axis into blocks.
+
+    y[n, p, c] = sum_j  x~[n, p + d j - lo, c] w[j, c]
+
+Channels lie in the 128 lanes of a register, time in its 8 sublanes. A block of the output needs the
+same block of x and what lies just before and after it: those halos are two more blocks of x, read
+again, so that the blocks depend on nothing but x and may come in any order. Rows are powers of two,
+which makes a halo divide a block.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdil._problem import Problem
+
+__all__ = ["Plan", "plan_of", "reason"]
+
+LANES = 128
+
+# Rows of the smallest block: two to a sublane, as half precision is packed.
+LEAST = 16
+
+# Rows of a block if there are as many, and of the largest. Half a thousand rows of as many channels
+# are half a megabyte of bfloat16: long enough to hide what a step of the grid costs.
+ROWS, MOST_ROWS = 512, 2048
+
+# Channels of a block; fewer where its rows are many.
+CHANNELS = 512
+
+# Frames of halo at the most, and taps: each is written out.
+MOST_HALO, MOST_TAPS = 1024, 32
+
+
+def _power(n: int) -> int:
+    """The least power of two that is n or more."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One convolution along one axis, stride 1, and its blocks."""
+
+    batch: int
+    size: int
+    channels: int
+    taps: int
+    dilation: int
+    lo: int
+    hi: int
+    rows: int = 0
+    lanes: int = 0
+    """Rows and channels of a block; 0 for the usual."""
+
+    def __post_init__(self) -> None:
+        """Fill in the usual block."""
+        if not self.rows:
+            halo = max(self.before, self.after)
+            wanted = max(LEAST, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
+            object.__setattr__(self, "rows", max(wanted, halo))
+        if not self.lanes:
+            most = max(LANES, CHANNELS * ROWS // max(self.rows, ROWS))
+            whole = -(-self.channels // LANES) * LANES
+            object.__setattr__(self, "lanes", min(most, whole))
+
+    @property
+    def reach(self) -> int:
+        """Frames from the first tap to the last."""
+        return (self.taps - 1) * self.dilation
+
+    @property
+    def positions(self) -> int:
+        """Frames of the output."""
+        return self.size + self.lo + self.hi - self.reach
+
+    @property
+    def before(self) -> int:
+        """Rows of the halo before a block, 0 for none."""
+        return max(_power(self.lo), LEAST) if self.lo else 0
+
+    @property
+    def after(self) -> int:
+        """Rows of the halo after a block, 0 for none."""
+        ahead = self.reach - self.lo
+        return max(_power(ahead), LEAST) if ahead > 0 else 0
+
+    @property
+    def window(self) -> int:
+        """Rows of a block with its halos."""
+        return self.before + self.rows + self.after
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """Blocks along batch, channels and time."""
+        return self.batch, -(-self.channels // self.lanes), -(-self.positions // self.rows)
+
+
+def plan_of(problem: Problem) -> Plan:
+    """The plan of a depthwise convolution or of its kernel gradient."""
+    ((lo, hi),) = problem.padding
+    if problem.batch_groups > 1:
+        # x (C, T, N) with w (P, N, C): taps are the positions, which lie `stride` apart.
+        return Plan(
+            batch=problem.channels,
+            size=problem.size[0],
+            channels=problem.batch,
+            taps=problem.positions[0],
+            dilation=problem.stride[0],
+            lo=lo,
+            hi=hi - _rest(problem),
+        )
+    return Plan(
+        batch=problem.batch,
+        size=problem.size[0],
+        channels=problem.channels,
+        taps=problem.kernel[0],
+        dilation=problem.dilation[0],
+        lo=lo,
+        hi=hi,
+    )
+
+
+def _rest(problem: Problem) -> int:
+    """Frames after the last that a kernel gradient reads."""
+    ((lo, hi),) = problem.padding
+    return (
+        problem.size[0]
+        + lo
+        + hi
+        - problem.kernel[0]
+        - ((problem.positions[0] - 1) * problem.stride[0])
+    )
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernels cannot serve a convolution along one axis, or None."""
+    groups = max(problem.groups, problem.batch_groups)
+    if min(problem.groups, problem.batch_groups) > 1 or groups == 1:
+        return "it is not depthwise"
+    if problem.batch_groups > 1 and problem.batch != groups:
+        return f"{problem.batch // groups} channels a group, and it serves one"
+    if problem.groups > 1 and problem.group_channels != 1:
+        return f"{problem.group_channels} channels a group, and it serves one"
+    if problem.out_channels != groups:
+        return f"{problem.out_channels // groups} outputs a channel, and it serves one"
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    stride, dilation = problem.stride[0], problem.dilation[0]
+    step = dilation if problem.batch_groups > 1 else stride
+    if step != 1:
+        return f"a stride of {step}, and it serves 1"
+    if problem.input_dilation[0] != 1:
+        return "the input is dilated"
+    plan = plan_of(problem)
+    if plan.taps > MOST_TAPS:
+        return f"{plan.taps} taps, more than {MOST_TAPS}"
+    if max(plan.before, plan.after) > MOST_HALO:
+        return f"a reach of {max(plan.lo, plan.reach - plan.lo)} frames, more than {MOST_HALO}"
+    return None

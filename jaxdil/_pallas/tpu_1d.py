@@ -1,0 +1,217 @@
+"""Depthwise convolution along one axis on a TPU: the convolution, and the gradient by its kernel.
+
+    y[n, p, c] = sum_j  x~[n, p + d j - lo, c] w[j, c]
+    dw[j, c]   = sum_{n, p}  x~[n, p + d j - lo, c] g[n, p, c]
+
+A step of the grid has one block and goes through it 128 channels at a time. It writes block and
+halos to a window in float32, one row below the other, what is outside of x as zeros; from there a
+tap is a load at its own row. So x is read once, but for the halos, nothing is padded or copied in
+the memory of the chip, and the input gradient is the convolution with the kernel flipped.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from jaxdil._pallas.plan_1d import LANES, Plan
+
+__all__ = ["convolution", "kernel_gradient"]
+
+# Rows that are loaded, summed and stored together: 8 registers of float32.
+CHUNK = 64
+
+
+def convolution(
+    x: jax.Array, w: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
+) -> jax.Array:
+    """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C)."""
+    lanes = plan.lanes
+
+    def at(n: Any, c: Any, t: Any) -> tuple[Any, ...]:
+        return n, t, c
+
+    return pl.pallas_call(
+        functools.partial(_convolve, plan=plan),
+        grid=plan.blocks,
+        in_specs=[
+            *_windows(plan, at),
+            pl.BlockSpec((plan.taps, lanes), lambda n, c, t: (0, c)),  # noqa: ARG005
+        ],
+        out_specs=pl.BlockSpec((1, plan.rows, lanes), at),
+        out_shape=jax.ShapeDtypeStruct((plan.batch, plan.positions, plan.channels), dtype),
+        scratch_shapes=[pltpu.VMEM((plan.window, LANES), jnp.float32)],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
+        cost_estimate=_cost(plan, x.dtype, dtype),
+        name="jaxdil_depthwise_1d",
+        interpret=interpret,
+    )(*[x] * len(_windows(plan, at)), w)
+
+
+def kernel_gradient(
+    x: jax.Array, g: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
+) -> jax.Array:
+    """(K, C) in ``dtype`` of x (N, T, C) and g (N, P, C)."""
+    lanes = plan.lanes
+    batch, channels, time = plan.blocks
+
+    def at(c: Any, n: Any, t: Any) -> tuple[Any, ...]:
+        return n, t, c
+
+    return pl.pallas_call(
+        functools.partial(_correlate, plan=plan),
+        grid=(channels, batch, time),
+        in_specs=[*_windows(plan, at), pl.BlockSpec((1, plan.rows, lanes), at)],
+        out_specs=pl.BlockSpec((plan.taps, lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
+        out_shape=jax.ShapeDtypeStruct((plan.taps, plan.channels), dtype),
+        scratch_shapes=[
+            pltpu.VMEM((plan.window, LANES), jnp.float32),
+            pltpu.VMEM((plan.taps, 8, lanes), jnp.float32),
+        ],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary")
+        ),
+        cost_estimate=_cost(plan, x.dtype, g.dtype),
+        name="jaxdil_depthwise_1d_kernel_gradient",
+        interpret=interpret,
+    )(*[x] * len(_windows(plan, at)), g)
+
+
+def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
+    each = plan.batch * plan.channels
+    size = plan.size * jnp.dtype(x_dtype).itemsize + plan.positions * jnp.dtype(y_dtype).itemsize
+    return pl.CostEstimate(
+        flops=2 * each * plan.positions * plan.taps, bytes_accessed=each * size, transcendentals=0
+    )
+
+
+# --- the window -----------------------------------------------------------------------------------
+
+
+def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpec]:
+    """The blocks of x for a step: the halo before, the block itself, the halo after.
+
+    Beyond the ends of x it is some other block, of which nothing is used.
+    """
+
+    def spec(rows: int, shift: int) -> pl.BlockSpec:
+        last, times = (plan.size - 1) // rows, plan.rows // rows
+
+        def index(*step: Any) -> tuple[Any, ...]:
+            n, t, c = at(*step)
+            return n, jnp.clip(t * times + shift, 0, last), c
+
+        return pl.BlockSpec((1, rows, plan.lanes), index)
+
+    specs = [spec(plan.before, -1)] if plan.before else []
+    specs.append(spec(plan.rows, 0))
+    if plan.after:
+        specs.append(spec(plan.after, plan.rows // plan.after))
+    return specs
+
+
+def _fill(z: Any, refs: list[Any], lane: int, first: Any, plan: Plan) -> None:
+    """Write the window of 128 channels, which begins at frame ``first`` of x."""
+
+    def write(*, inside: bool) -> None:
+        start = 0
+        for ref in refs:
+            rows = ref.shape[1]
+            for at in range(0, rows, CHUNK):
+                count = min(CHUNK, rows - at)
+                part = ref[0, at : at + count, lane : lane + LANES].astype(jnp.float32)
+                if not inside:
+                    frame = first + start + at + lax.broadcasted_iota(jnp.int32, part.shape, 0)
+                    part = jnp.where((frame >= 0) & (frame < plan.size), part, 0.0)
+                z[start + at : start + at + count, :] = part
+            start += rows
+
+    # What no output reads may be anything: zeros are needed only where there is padding.
+    outside = [first < 0] if plan.lo else []
+    outside += [first + plan.window > plan.size] if plan.hi > 0 else []
+    if not outside:
+        write(inside=True)
+        return
+    edge = functools.reduce(jnp.logical_or, outside)
+    pl.when(edge)(functools.partial(write, inside=False))
+    pl.when(jnp.logical_not(edge))(functools.partial(write, inside=True))
+
+
+def _chunks(plan: Plan, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
+    """Go through the rows of a block: ``body(first row, rows, carry)``."""
+    rows = min(CHUNK, plan.rows)
+
+    def step(i: Any, carry: Any) -> Any:
+        return body(pl.multiple_of(i * rows, rows), rows, carry)
+
+    return lax.fori_loop(np.int32(0), np.int32(plan.rows // rows), step, init)
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+def _convolve(*refs: Any, plan: Plan) -> None:
+    *x, w, y, z = refs
+    first = pl.program_id(2) * plan.rows - plan.before
+    for lane in range(0, plan.lanes, LANES):
+        _fill(z, x, lane, first, plan)
+        kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
+
+        def chunk(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
+            total = None
+            for j, each in enumerate(kernel):
+                at = row + (plan.before - plan.lo + j * plan.dilation)
+                term = z[pl.ds(at, rows), :] * each
+                total = term if total is None else total + term
+            y[0, pl.ds(row, rows), lane : lane + LANES] = total.astype(y.dtype)
+
+        _chunks(plan, chunk)
+
+
+def _correlate(*refs: Any, plan: Plan) -> None:
+    *x, g, dw, z, sums = refs
+    n, t = pl.program_id(1), pl.program_id(2)
+    first = t * plan.rows
+
+    @pl.when((n == 0) & (t == 0))
+    def _() -> None:
+        sums[...] = jnp.zeros_like(sums)
+
+    for lane in range(0, plan.lanes, LANES):
+        _fill(z, x, lane, first - plan.before, plan)
+
+        def add(*, inside: bool, lane: int = lane) -> None:
+            def chunk(row: Any, rows: int, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+                part = g[0, pl.ds(row, rows), lane : lane + LANES].astype(jnp.float32)
+                added = []
+                for j, total in enumerate(carry):
+                    at = row + (plan.before - plan.lo + j * plan.dilation)
+                    term = z[pl.ds(at, rows), :] * part
+                    if not inside:
+                        frame = first + row + lax.broadcasted_iota(jnp.int32, term.shape, 0)
+                        term = jnp.where(frame < plan.positions, term, 0.0)
+                    added.append(total + term.reshape(-1, 8, LANES).sum(0))
+                return tuple(added)
+
+            zeros = (jnp.zeros((8, LANES), jnp.float32),) * plan.taps
+            for j, total in enumerate(_chunks(plan, chunk, zeros)):
+                sums[j, :, lane : lane + LANES] += total
+
+        if plan.positions % plan.rows:
+            edge = first + plan.rows > plan.positions
+            pl.when(edge)(functools.partial(add, inside=False))
+            pl.when(jnp.logical_not(edge))(functools.partial(add, inside=True))
+        else:
+            add(inside=True)
+
+    @pl.when((n == pl.num_programs(1) - 1) & (t == pl.num_programs(2) - 1))
+    def _() -> None:
+        dw[...] = sums[...].sum(1).astype(dw.dtype)
