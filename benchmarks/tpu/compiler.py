@@ -14,12 +14,14 @@ import math
 import multiprocessing
 import pathlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jaxdil
 from benchmarks import machine
+from benchmarks.tpu import bundles
 from benchmarks.tpu.chips import device_of, lowered
 from benchmarks.tpu.program import estimate
 
@@ -39,6 +41,7 @@ class Compiler:
         self._cache = Cache(cache_path, chip)
         self._process: Any = None
         self._pipe: Any = None
+        self._listings: Any = None
 
     def __enter__(self) -> Compiler:
         """Start nothing yet."""
@@ -66,6 +69,8 @@ class Compiler:
         known = self._cache.get(said)
         if known is not None and known.get("limit", math.inf) < self._limit:
             known = None
+        if known is not None and known.get("unpriced_kernels"):
+            known = None  # of a time when kernels had no price
         self._pipe.send(known is None)
         if known is not None:
             return known
@@ -91,7 +96,9 @@ class Compiler:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_compile, args=(self._chip, theirs), daemon=True)
+        self._listings = tempfile.TemporaryDirectory()
+        args = (self._chip, theirs, pathlib.Path(self._listings.name))
+        self._process = context.Process(target=_compile, args=args, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -100,10 +107,12 @@ class Compiler:
             self._process.kill()
             self._process.join()
             self._process = None
+            self._listings.cleanup()
 
 
-def _compile(chip: str, pipe: Any) -> None:
+def _compile(chip: str, pipe: Any, folder: pathlib.Path) -> None:
     """Lower what is asked for, say which program that is, and compile it if it is not known."""
+    bundles.ask(folder)
     on = device_of(chip)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
@@ -118,7 +127,8 @@ def _compile(chip: str, pipe: Any) -> None:
                 continue
             pipe.send(re.sub(r"^module @\S+", "module", program.as_text(), flags=re.M))
             if pipe.recv():
-                pipe.send(_outcome(program))
+                pipe.send(_outcome(program, chip, folder))
+                bundles.clear(folder)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -126,19 +136,20 @@ def _failure(error: Exception) -> dict[str, Any]:
     return {"status": "failed", "reason": f"{type(error).__name__}: {reason}"[:500]}
 
 
-def _outcome(program: Any) -> dict[str, Any]:
+def _outcome(program: Any, chip: str, folder: pathlib.Path) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         program = program.compile()
     except Exception as error:
         return _failure(error)
     took = time.perf_counter() - started
-    found = estimate(program.as_text())
+    found = estimate(program.as_text(), chip, bundles.kernels(folder))
     costs = program.cost_analysis() or {}
     memory = program.memory_analysis()
     return {
         "status": "ok",
         "cycles": found.cycles,
+        "kernel_cycles": found.kernel_cycles,
         "loops": found.loops,
         "unknown_loops": found.unknown_loops,
         "branches": found.branches,

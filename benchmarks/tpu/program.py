@@ -1,15 +1,22 @@
 """What a compiled program says of itself: the compiler's own estimate, added up.
 
 ``cycles`` are the estimates of all instructions, what is inside a loop as often as the loop goes
-round. Instructions without an estimate are named in ``unpriced`` with the bytes that they move; a
-Pallas kernel is among them.
+round. Instructions without an estimate are named in ``unpriced`` with the bytes that they move.
+
+``kernel_cycles``, a part of ``cycles``, are kernels of somebody's own, such as Pallas makes. They have
+no estimate: the instruction words that one runs through are counted (see ``bundles``), the bytes that
+it says it moves are divided by the bandwidth of the memory, and the larger of the two is taken.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from benchmarks.tpu.bundles import Bundles
+from benchmarks.tpu.chips import CHIPS, Chip
 
 __all__ = ["Estimate", "estimate"]
 
@@ -42,10 +49,12 @@ class Estimate(NamedTuple):
     branches: int = 0
     """Conditionals, of which the cheapest branch counts: the others are for samples that are not
     finite."""
+    kernel_cycles: int = 0
+    """The part of ``cycles`` that is kernels of somebody's own."""
 
     @property
     def kernels(self) -> list[str]:
-        """Custom calls that are kernels of somebody's own, such as Pallas makes."""
+        """Kernels of somebody's own of which nothing is known."""
         return [name for name in self.unpriced if "tpu_custom_call" in name]
 
     def plus(self, other: Estimate, times: int = 1) -> Estimate:
@@ -59,6 +68,7 @@ class Estimate(NamedTuple):
             self.unknown_loops + other.unknown_loops,
             unpriced,
             self.branches + other.branches,
+            self.kernel_cycles + times * other.kernel_cycles,
         )
 
 
@@ -69,19 +79,29 @@ class _Instruction(NamedTuple):
     rest: str
 
 
-def estimate(text: str) -> Estimate:
-    """Add up what a compiled program says of its instructions."""
+def estimate(
+    text: str, chip: str = "v5e", listings: Mapping[str, Bundles] | None = None
+) -> Estimate:
+    """Add up what a compiled program says of its instructions, and the listings of its kernels."""
     entry, computations = _computations(text)
-    return _sum(entry, computations)
+    return _sum(entry, computations, CHIPS[chip], listings or {})
 
 
-def _sum(name: str, computations: dict[str, list[_Instruction]]) -> Estimate:
+def _sum(
+    name: str,
+    computations: dict[str, list[_Instruction]],
+    chip: Chip,
+    listings: Mapping[str, Bundles],
+) -> Estimate:
     """What a computation costs, and what it calls."""
     total = Estimate(0, 0, 0, {})
     for instruction in computations.get(name, ()):
         found = re.search(r'"estimated_cycles":"(\d+)"', instruction.rest)
         if found:
             total = total.plus(Estimate(int(found[1]), 0, 0, {}))
+        elif instruction.name in listings and "tpu_custom_call" in instruction.rest:
+            cycles = _kernel(instruction, listings[instruction.name], chip)
+            total = total.plus(Estimate(cycles, 0, 0, {}, kernel_cycles=cycles))
         elif instruction.opcode not in _FREE and (size := _size(instruction.shape)) > 4:
             what = _what(instruction)
             total = total.plus(Estimate(0, 0, 0, {what: size} if what else {}))
@@ -89,18 +109,26 @@ def _sum(name: str, computations: dict[str, list[_Instruction]]) -> Estimate:
             turns = _turns(instruction, computations)
             body = re.search(r"body=%?([\w.\-]+)", instruction.rest)
             assert body is not None
-            total = total.plus(_sum(body[1], computations), turns or 1)
+            total = total.plus(_sum(body[1], computations, chip, listings), turns or 1)
             total = total._replace(
                 loops=total.loops + 1, unknown_loops=total.unknown_loops + (turns is None)
             )
         elif instruction.opcode == "conditional":
-            branches = [_sum(inner, computations) for inner in _branches(instruction)]
+            inside = _branches(instruction)
+            branches = [_sum(inner, computations, chip, listings) for inner in inside]
             total = total.plus(min(branches, key=lambda branch: branch.cycles))
             total = total._replace(branches=total.branches + 1)
         elif instruction.opcode in ("call", "async-start"):
             for inner in re.findall(r"(?:to_apply|calls)=%?([\w.\-]+)", instruction.rest):
-                total = total.plus(_sum(inner, computations))
+                total = total.plus(_sum(inner, computations, chip, listings))
     return total
+
+
+def _kernel(instruction: _Instruction, listing: Bundles, chip: Chip) -> int:
+    """Cycles of a kernel: its instructions, or moving what it says it moves, if that is longer."""
+    said = re.search(r'"bytes_accessed":"(\d+)"', instruction.rest)
+    moving = int(said[1]) / chip.bandwidth * chip.clock if said else 0
+    return max(listing.count, math.ceil(moving))
 
 
 def _branches(instruction: _Instruction) -> list[str]:

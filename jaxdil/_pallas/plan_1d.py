@@ -93,6 +93,16 @@ class Plan:
         return self.before + self.rows + self.after
 
     @property
+    def padded(self) -> list[tuple[int, int, int]]:
+        """Where a window has padding that an output reads: block, first row, row after the last."""
+        spans = [(0, self.before - self.lo, self.before)] if self.lo else []
+        for block in range(self.blocks[2] if self.hi > 0 else 0):
+            end = self.size - block * self.rows + self.before
+            first, stop = max(end, 0), min(end + self.hi, self.window)
+            spans += [(block, first, stop)] if first < stop else []
+        return spans
+
+    @property
     def blocks(self) -> tuple[int, int, int]:
         """Blocks along batch, channels and time."""
         return self.batch, -(-self.channels // self.lanes), -(-self.positions // self.rows)
@@ -158,6 +168,10 @@ def reason(problem: Problem) -> str | None:
     plan = plan_of(problem)
     if plan.taps > MOST_TAPS:
         return f"{plan.taps} taps, more than {MOST_TAPS}"
+    if max(plan.lo, plan.hi) > plan.reach:
+        return (
+            f"padding {max(plan.lo, plan.hi)}, more than the {plan.reach} that the kernel reaches"
+        )
     if max(plan.before, plan.after) > MOST_HALO:
         return f"a reach of {max(plan.lo, plan.reach - plan.lo)} frames, more than {MOST_HALO}"
     return None

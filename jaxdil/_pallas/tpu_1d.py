@@ -27,7 +27,7 @@ from jaxdil._pallas.plan_1d import LANES, Plan
 __all__ = ["convolution", "kernel_gradient"]
 
 # Rows that are loaded, summed and stored together: 8 registers of float32.
-CHUNK = 64
+CHUNK = 128
 
 
 def convolution(
@@ -118,31 +118,22 @@ def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpe
     return specs
 
 
-def _fill(z: Any, refs: list[Any], lane: int, first: Any, plan: Plan) -> None:
-    """Write the window of 128 channels, which begins at frame ``first`` of x."""
+def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
+    """Write the window of 128 channels of the t-th block of an example."""
+    start = 0
+    for ref in refs:
+        rows = ref.shape[1]
+        for at in range(0, rows, CHUNK):
+            count = min(CHUNK, rows - at)
+            part = ref[0, at : at + count, lane : lane + LANES].astype(jnp.float32)
+            z[start + at : start + at + count, :] = part
+        start += rows
+    # Zeros where an output reads padding. What no output reads may be anything.
+    for block, first, stop in plan.padded:
 
-    def write(*, inside: bool) -> None:
-        start = 0
-        for ref in refs:
-            rows = ref.shape[1]
-            for at in range(0, rows, CHUNK):
-                count = min(CHUNK, rows - at)
-                part = ref[0, at : at + count, lane : lane + LANES].astype(jnp.float32)
-                if not inside:
-                    frame = first + start + at + lax.broadcasted_iota(jnp.int32, part.shape, 0)
-                    part = jnp.where((frame >= 0) & (frame < plan.size), part, 0.0)
-                z[start + at : start + at + count, :] = part
-            start += rows
-
-    # What no output reads may be anything: zeros are needed only where there is padding.
-    outside = [first < 0] if plan.lo else []
-    outside += [first + plan.window > plan.size] if plan.hi > 0 else []
-    if not outside:
-        write(inside=True)
-        return
-    edge = functools.reduce(jnp.logical_or, outside)
-    pl.when(edge)(functools.partial(write, inside=False))
-    pl.when(jnp.logical_not(edge))(functools.partial(write, inside=True))
+        @pl.when(t == block)
+        def _(first: int = first, stop: int = stop) -> None:
+            z[first:stop, :] = jnp.zeros((stop - first, LANES), jnp.float32)
 
 
 def _chunks(plan: Plan, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
@@ -160,9 +151,9 @@ def _chunks(plan: Plan, body: Callable[[Any, int, Any], Any], init: Any = None) 
 
 def _convolve(*refs: Any, plan: Plan) -> None:
     *x, w, y, z = refs
-    first = pl.program_id(2) * plan.rows - plan.before
+    t = pl.program_id(2)
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, first, plan)
+        _fill(z, x, lane, t, plan)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
         def chunk(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
@@ -186,7 +177,7 @@ def _correlate(*refs: Any, plan: Plan) -> None:
         sums[...] = jnp.zeros_like(sums)
 
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, first - plan.before, plan)
+        _fill(z, x, lane, t, plan)
 
         def add(*, inside: bool, lane: int = lane) -> None:
             def chunk(row: Any, rows: int, carry: tuple[Any, ...]) -> tuple[Any, ...]:
