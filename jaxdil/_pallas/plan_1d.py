@@ -92,6 +92,10 @@ class Plan:
         """Rows of a block with its halos."""
         return self.before + self.rows + self.after
 
+    def row(self, tap: int) -> int:
+        """The row of the window that a tap meets for the first frame of a block."""
+        return self.before - self.lo + tap * self.dilation
+
     @property
     def padded(self) -> list[tuple[int, int, int]]:
         """Where a window has padding that an output reads: block, first row, row after the last."""

@@ -136,14 +136,14 @@ def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
             z[first:stop, :] = jnp.zeros((stop - first, LANES), jnp.float32)
 
 
-def _chunks(plan: Plan, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
-    """Go through the rows of a block: ``body(first row, rows, carry)``."""
-    rows = min(CHUNK, plan.rows)
+def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
+    """Go through the rows below ``stop``, a chunk at a time: ``body(first row, rows, carry)``."""
+    rows = min(CHUNK, stop)
 
     def step(i: Any, carry: Any) -> Any:
         return body(pl.multiple_of(i * rows, rows), rows, carry)
 
-    return lax.fori_loop(np.int32(0), np.int32(plan.rows // rows), step, init)
+    return lax.fori_loop(np.int32(0), np.int32(stop // rows), step, init)
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -152,25 +152,28 @@ def _chunks(plan: Plan, body: Callable[[Any, int, Any], Any], init: Any = None) 
 def _convolve(*refs: Any, plan: Plan) -> None:
     *x, w, y, z = refs
     t = pl.program_id(2)
+    chunk = min(CHUNK, plan.rows)
+    # A block that is the only one in time may end early.
+    used = min(plan.rows, -(-plan.positions // chunk) * chunk)
     for lane in range(0, plan.lanes, LANES):
         _fill(z, x, lane, t, plan)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
-        def chunk(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
+        def convolve(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
             total = None
             for j, each in enumerate(kernel):
-                at = row + (plan.before - plan.lo + j * plan.dilation)
-                term = z[pl.ds(at, rows), :] * each
+                term = z[pl.ds(row + plan.row(j), rows), :] * each
                 total = term if total is None else total + term
             y[0, pl.ds(row, rows), lane : lane + LANES] = total.astype(y.dtype)
 
-        _chunks(plan, chunk)
+        _chunks(used, convolve)
 
 
 def _correlate(*refs: Any, plan: Plan) -> None:
     *x, g, dw, z, sums = refs
     n, t = pl.program_id(1), pl.program_id(2)
-    first = t * plan.rows
+    last = plan.blocks[2] - 1
+    frames = plan.positions - last * plan.rows
 
     @pl.when((n == 0) & (t == 0))
     def _() -> None:
@@ -179,30 +182,37 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     for lane in range(0, plan.lanes, LANES):
         _fill(z, x, lane, t, plan)
 
-        def add(*, inside: bool, lane: int = lane) -> None:
-            def chunk(row: Any, rows: int, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        def add(frames: int, lane: int = lane) -> None:
+            """Add the terms of the first frames of this block."""
+
+            def terms(row: Any, rows: int, carry: tuple[Any, ...], frames: int) -> tuple[Any, ...]:
                 part = g[0, pl.ds(row, rows), lane : lane + LANES].astype(jnp.float32)
                 added = []
                 for j, total in enumerate(carry):
-                    at = row + (plan.before - plan.lo + j * plan.dilation)
-                    term = z[pl.ds(at, rows), :] * part
-                    if not inside:
-                        frame = first + row + lax.broadcasted_iota(jnp.int32, term.shape, 0)
-                        term = jnp.where(frame < plan.positions, term, 0.0)
+                    term = z[pl.ds(row + plan.row(j), rows), :] * part
+                    if frames < rows:
+                        # Both factors may be anything there, and a NaN times zero is one.
+                        inside = lax.broadcasted_iota(jnp.int32, term.shape, 0) < frames
+                        term = jnp.where(inside, term, 0.0)
                     added.append(total + term.reshape(-1, 8, LANES).sum(0))
                 return tuple(added)
 
-            zeros = (jnp.zeros((8, LANES), jnp.float32),) * plan.taps
-            for j, total in enumerate(_chunks(plan, chunk, zeros)):
+            chunk = min(CHUNK, plan.rows)
+            whole = frames // chunk * chunk
+            carry = (jnp.zeros((8, LANES), jnp.float32),) * plan.taps
+            if whole:
+                carry = _chunks(whole, functools.partial(terms, frames=chunk), carry)
+            if frames > whole:
+                carry = terms(whole, chunk, carry, frames - whole)
+            for j, total in enumerate(carry):
                 sums[j, :, lane : lane + LANES] += total
 
-        if plan.positions % plan.rows:
-            edge = first + plan.rows > plan.positions
-            pl.when(edge)(functools.partial(add, inside=False))
-            pl.when(jnp.logical_not(edge))(functools.partial(add, inside=True))
+        if frames == plan.rows or last == 0:
+            add(frames)
         else:
-            add(inside=True)
+            pl.when(t < last)(functools.partial(add, plan.rows))
+            pl.when(t == last)(functools.partial(add, frames))
 
-    @pl.when((n == pl.num_programs(1) - 1) & (t == pl.num_programs(2) - 1))
+    @pl.when((n == pl.num_programs(1) - 1) & (t == last))
     def _() -> None:
         dw[...] = sums[...].sum(1).astype(dw.dtype)
