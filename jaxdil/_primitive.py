@@ -28,7 +28,15 @@ from jaxdil._outline import outlined
 from jaxdil._plain import plain_p
 from jaxdil._swap import swap
 
-__all__ = ["PLATFORMS", "choice_of", "conv_p", "convolution", "lowering", "ours"]
+__all__ = [
+    "PLATFORMS",
+    "choice_of",
+    "conv_p",
+    "convolution",
+    "is_explicitly_sharded",
+    "lowering",
+    "ours",
+]
 
 # The platforms a choice is made for, each for itself. JAX has others; they take the common rule.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -69,7 +77,7 @@ def choice_of(
     beyond = None
     if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
         beyond = "sizes are symbols, known only when it runs"
-    elif _is_explicitly_sharded(x) or _is_explicitly_sharded(w):
+    elif is_explicitly_sharded(x) or is_explicitly_sharded(w):
         beyond = "the types of x or w say how they are sharded, and lax knows how to carry that on"
     if beyond and method in METHODS and method != "xla":
         raise MethodError(error("jaxdil", f"method={method!r} cannot serve: {beyond}"))
@@ -78,7 +86,8 @@ def choice_of(
     return _dispatch.choose(_layout.problem_of(x, w, y, params), pinned=method, platform=platform)
 
 
-def _is_explicitly_sharded(x: Any) -> bool:
+def is_explicitly_sharded(x: Any) -> bool:
+    """Whether the type of an array says how it is sharded."""
     sharding = getattr(jax.typeof(x) if isinstance(x, jax.Array) else x, "sharding", None)
     return any(axes is not None for axes in getattr(sharding, "spec", ()))
 

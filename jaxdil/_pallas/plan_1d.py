@@ -11,13 +11,14 @@ which makes a halo divide a block.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["Plan", "plan_of", "reason", "refusal"]
 
 LANES = 128
 
@@ -33,6 +34,9 @@ CHANNELS = 512
 
 # Frames of halo at the most, and taps: each is written out.
 MOST_HALO, MOST_TAPS = 1024, 32
+
+# Taps at the most where each frame has a mask: the chip holds one of a block for each tap.
+MOST_MASKED = 8
 
 
 def _power(n: int) -> int:
@@ -51,6 +55,8 @@ class Plan:
     dilation: int
     lo: int
     hi: int
+    masked: bool = False
+    """Whether each frame of the output says which of the taps count for it."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
@@ -59,7 +65,9 @@ class Plan:
         """Fill in the usual block."""
         if not self.rows:
             halo = max(self.before, self.after)
-            wanted = max(LEAST, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
+            # A mask comes with time in the lanes, and is turned a square at a time.
+            least = LANES if self.masked else LEAST
+            wanted = max(least, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
             object.__setattr__(self, "rows", max(wanted, halo))
         if not self.lanes:
             most = max(LANES, CHANNELS * ROWS // max(self.rows, ROWS))
@@ -160,22 +168,25 @@ def reason(problem: Problem) -> str | None:
         return f"{problem.group_channels} channels a group, and it serves one"
     if problem.out_channels != groups:
         return f"{problem.out_channels // groups} outputs a channel, and it serves one"
-    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
-        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
-            return f"{dtype}, and it serves float32 and bfloat16"
     stride, dilation = problem.stride[0], problem.dilation[0]
     step = dilation if problem.batch_groups > 1 else stride
     if step != 1:
         return f"a stride of {step}, and it serves 1"
     if problem.input_dilation[0] != 1:
         return "the input is dilated"
-    plan = plan_of(problem)
-    if plan.taps > MOST_TAPS:
-        return f"{plan.taps} taps, more than {MOST_TAPS}"
+    return refusal(plan_of(problem), problem.x_dtype, problem.w_dtype, problem.out_dtype)
+
+
+def refusal(plan: Plan, *dtypes: Any) -> str | None:
+    """Why the kernels cannot serve a plan for arrays of these dtypes, or None."""
+    for dtype in dtypes:
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    most = MOST_MASKED if plan.masked else MOST_TAPS
+    if plan.taps > most:
+        return f"{plan.taps} taps, more than {most}"
     if max(plan.lo, plan.hi) > plan.reach:
-        return (
-            f"padding {max(plan.lo, plan.hi)}, more than the {plan.reach} that the kernel reaches"
-        )
+        return f"padding {max(plan.lo, plan.hi)}, beyond the kernel's reach of {plan.reach}"
     if max(plan.before, plan.after) > MOST_HALO:
         return f"a reach of {max(plan.lo, plan.reach - plan.lo)} frames, more than {MOST_HALO}"
     return None

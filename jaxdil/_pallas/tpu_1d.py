@@ -12,7 +12,7 @@ the memory of the chip, and the input gradient is the convolution with the kerne
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,58 +31,75 @@ CHUNK = 128
 
 
 def convolution(
-    x: jax.Array, w: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
+    x: jax.Array,
+    w: jax.Array,
+    plan: Plan,
+    *,
+    dtype: Any,
+    bits: jax.Array | None = None,
+    interpret: Any = False,
 ) -> jax.Array:
-    """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C)."""
-    lanes = plan.lanes
+    """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C).
+
+    Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set.
+    """
 
     def at(n: Any, c: Any, t: Any) -> tuple[Any, ...]:
         return n, t, c
 
+    windows = _windows(plan, at)
     return pl.pallas_call(
         functools.partial(_convolve, plan=plan),
         grid=plan.blocks,
         in_specs=[
-            *_windows(plan, at),
-            pl.BlockSpec((plan.taps, lanes), lambda n, c, t: (0, c)),  # noqa: ARG005
+            *windows,
+            pl.BlockSpec((plan.taps, plan.lanes), lambda n, c, t: (0, c)),  # noqa: ARG005
+            *_mask_spec(plan, at),
         ],
-        out_specs=pl.BlockSpec((1, plan.rows, lanes), at),
+        out_specs=pl.BlockSpec((1, plan.rows, plan.lanes), at),
         out_shape=jax.ShapeDtypeStruct((plan.batch, plan.positions, plan.channels), dtype),
-        scratch_shapes=[pltpu.VMEM((plan.window, LANES), jnp.float32)],
+        scratch_shapes=_scratch(plan),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         cost_estimate=_cost(plan, x.dtype, dtype),
         name="jaxdil_depthwise_1d",
         interpret=interpret,
-    )(*[x] * len(_windows(plan, at)), w)
+    )(*[x] * len(windows), w, *_in_blocks(bits, plan))
 
 
 def kernel_gradient(
-    x: jax.Array, g: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
+    x: jax.Array,
+    g: jax.Array,
+    plan: Plan,
+    *,
+    dtype: Any,
+    bits: jax.Array | None = None,
+    interpret: Any = False,
 ) -> jax.Array:
-    """(K, C) in ``dtype`` of x (N, T, C) and g (N, P, C)."""
-    lanes = plan.lanes
+    """(K, C) in ``dtype`` of x (N, T, C) and g (N, P, C); ``bits`` as in `convolution`."""
     batch, channels, time = plan.blocks
 
     def at(c: Any, n: Any, t: Any) -> tuple[Any, ...]:
         return n, t, c
 
+    windows = _windows(plan, at)
     return pl.pallas_call(
         functools.partial(_correlate, plan=plan),
         grid=(channels, batch, time),
-        in_specs=[*_windows(plan, at), pl.BlockSpec((1, plan.rows, lanes), at)],
-        out_specs=pl.BlockSpec((plan.taps, lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
-        out_shape=jax.ShapeDtypeStruct((plan.taps, plan.channels), dtype),
-        scratch_shapes=[
-            pltpu.VMEM((plan.window, LANES), jnp.float32),
-            pltpu.VMEM((plan.taps, 8, lanes), jnp.float32),
+        in_specs=[
+            *windows,
+            pl.BlockSpec((1, plan.rows, plan.lanes), at),
+            *_mask_spec(plan, at),
         ],
+        out_specs=pl.BlockSpec((plan.taps, plan.lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
+        out_shape=jax.ShapeDtypeStruct((plan.taps, plan.channels), dtype),
+        scratch_shapes=[*_scratch(plan), pltpu.VMEM((plan.taps, 8, plan.lanes), jnp.float32)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
         ),
         cost_estimate=_cost(plan, x.dtype, g.dtype),
         name="jaxdil_depthwise_1d_kernel_gradient",
         interpret=interpret,
-    )(*[x] * len(_windows(plan, at)), g)
+    )(*[x] * len(windows), g, *_in_blocks(bits, plan))
 
 
 def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
@@ -136,6 +153,48 @@ def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
             z[first:stop, :] = jnp.zeros((stop - first, LANES), jnp.float32)
 
 
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def _mask_spec(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpec]:
+    def index(*step: Any) -> tuple[Any, ...]:
+        n, t, _ = at(*step)
+        return n, 0, t
+
+    return [pl.BlockSpec((1, 1, plan.rows), index)] if plan.masked else []
+
+
+def _in_blocks(bits: jax.Array | None, plan: Plan) -> list[jax.Array]:
+    """The bits (N, 1, P) in whole blocks: time lies in the lanes, so a frame takes four bytes."""
+    if bits is None:
+        return []
+    missing = plan.blocks[2] * plan.rows - plan.positions
+    return [jnp.pad(bits, [(0, 0), (0, missing)])[:, None]]
+
+
+def _scratch(plan: Plan) -> list[Any]:
+    """The window, and for each tap a mask of the block."""
+    window = pltpu.VMEM((plan.window, LANES), jnp.float32)
+    mask = pltpu.VMEM((plan.taps, plan.rows, LANES), jnp.int32)
+    return [window, mask] if plan.masked else [window]
+
+
+def _spread(mask: Any, bits: Any, plan: Plan) -> None:
+    """Turn the bits of a block into words of ones or zeros, the same in all lanes of a row."""
+    for at in range(0, plan.rows, LANES):
+        row = bits[0, :, at : at + LANES]
+        square = jnp.broadcast_to(row, (LANES, row.shape[1])).T
+        for j in range(plan.taps):
+            word = lax.shift_right_arithmetic(square << (31 - j), jnp.full_like(square, 31))
+            mask[j, at : at + row.shape[1], :] = word
+
+
+def _masked(term: jax.Array, mask: Any, tap: int, row: Any) -> jax.Array:
+    """A term where its bit is set, else zero, whatever it is."""
+    words = lax.bitcast_convert_type(term, jnp.int32) & mask[tap, pl.ds(row, term.shape[0]), :]
+    return lax.bitcast_convert_type(words, jnp.float32)
+
+
 def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
     """Go through the rows below ``stop``, a chunk at a time: ``body(first row, rows, carry)``."""
     rows = min(CHUNK, stop)
@@ -149,12 +208,21 @@ def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -
 # --- kernels --------------------------------------------------------------------------------------
 
 
+def _halves(refs: Sequence[Any], plan: Plan) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Operands beside the windows of x, the mask being one of them; then results and scratch."""
+    inputs = 2 if plan.masked else 1
+    return refs[:inputs], refs[inputs:]
+
+
 def _convolve(*refs: Any, plan: Plan) -> None:
-    *x, w, y, z = refs
+    windows = len(refs) - (5 if plan.masked else 3)
+    x, (w, *bits), (y, z, *mask) = refs[:windows], *_halves(refs[windows:], plan)
     t = pl.program_id(2)
     chunk = min(CHUNK, plan.rows)
     # A block that is the only one in time may end early.
     used = min(plan.rows, -(-plan.positions // chunk) * chunk)
+    if mask:
+        _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
         _fill(z, x, lane, t, plan)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
@@ -163,6 +231,7 @@ def _convolve(*refs: Any, plan: Plan) -> None:
             total = None
             for j, each in enumerate(kernel):
                 term = z[pl.ds(row + plan.row(j), rows), :] * each
+                term = _masked(term, mask[0], j, row) if mask else term
                 total = term if total is None else total + term
             y[0, pl.ds(row, rows), lane : lane + LANES] = total.astype(y.dtype)
 
@@ -170,7 +239,8 @@ def _convolve(*refs: Any, plan: Plan) -> None:
 
 
 def _correlate(*refs: Any, plan: Plan) -> None:
-    *x, g, dw, z, sums = refs
+    windows = len(refs) - (6 if plan.masked else 4)
+    x, (g, *bits), (dw, z, *mask, sums) = refs[:windows], *_halves(refs[windows:], plan)
     n, t = pl.program_id(1), pl.program_id(2)
     last = plan.blocks[2] - 1
     frames = plan.positions - last * plan.rows
@@ -179,6 +249,8 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     def _() -> None:
         sums[...] = jnp.zeros_like(sums)
 
+    if mask:
+        _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
         _fill(z, x, lane, t, plan)
 
@@ -190,6 +262,7 @@ def _correlate(*refs: Any, plan: Plan) -> None:
                 added = []
                 for j, total in enumerate(carry):
                     term = z[pl.ds(row + plan.row(j), rows), :] * part
+                    term = _masked(term, mask[0], j, row) if mask else term
                     if frames < rows:
                         # Both factors may be anything there, and a NaN times zero is one.
                         inside = lax.broadcasted_iota(jnp.int32, term.shape, 0) < frames
