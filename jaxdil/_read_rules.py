@@ -300,6 +300,15 @@ def _convolution(eqn: Any) -> Links:
     return [[Window(each[j] for j in range(len(x))) for each in (reads, weights)]]
 
 
+def _segmented(eqn: Any) -> Links:
+    """As if every tap counted: which do is known only when it runs."""
+    _, w, _ = _shapes(eqn.invars)
+    step, offset = eqn.params["dilation"], -eqn.params["lo"]
+    time = Reads(1, taps=w[0], step=step, offset=offset, padded=True)
+    weights = Window([Reads(None, taps=w[0]), Reads(2)])
+    return [[Window([Reads(0), time, Reads(2)]), weights, Window([Reads(0), Reads(1)])]]
+
+
 RULES: dict[str, Callable[[Any], Links]] = {
     **dict.fromkeys(ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(PAIRWISE, _pairwise),
@@ -311,6 +320,7 @@ RULES: dict[str, Callable[[Any], Links]] = {
     "concatenate": _concatenate,
     "dot_general": _dot_general,
     "fft": _fft,
+    "jaxdil_segmented_conv": _segmented,
     "pad": _pad,
     "reduce_window": _window,
     "reshape": _reshape,

@@ -269,6 +269,7 @@ LADDER = [
     {"_conv", "_adjoint", "_resample", "_slide", "_batched"},
     {"_depthwise", "_transpose", "_with_space_to_batch", "_pool", "_unfold", "_per_example"},
     {"streaming._registers"},
+    {"streaming._segments"},
     {"streaming._causal"},
     {"streaming._advance"},
     {"streaming._carry"},

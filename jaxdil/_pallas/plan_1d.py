@@ -100,6 +100,14 @@ class Plan:
         """Rows of a block with its halos."""
         return self.before + self.rows + self.after
 
+    def bytes(self, x_size: int, y_size: int) -> int:
+        """Bytes read and written, halos and masks too, for numbers of so many bytes."""
+        time = self.blocks[2]
+        read = self.size + time * (self.before + self.after)
+        each = read * x_size + self.positions * y_size
+        masks = time * self.rows * 4 if self.masked else 0
+        return self.batch * (self.channels * each + self.blocks[1] * masks)
+
     def row(self, tap: int) -> int:
         """The row of the window that a tap meets for the first frame of a block."""
         return self.before - self.lo + tap * self.dilation

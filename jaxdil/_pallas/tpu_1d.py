@@ -103,10 +103,10 @@ def kernel_gradient(
 
 
 def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
-    each = plan.batch * plan.channels
-    size = plan.size * jnp.dtype(x_dtype).itemsize + plan.positions * jnp.dtype(y_dtype).itemsize
     return pl.CostEstimate(
-        flops=2 * each * plan.positions * plan.taps, bytes_accessed=each * size, transcendentals=0
+        flops=2 * plan.batch * plan.channels * plan.positions * plan.taps,
+        bytes_accessed=plan.bytes(jnp.dtype(x_dtype).itemsize, jnp.dtype(y_dtype).itemsize),
+        transcendentals=0,
     )
 
 

@@ -29,7 +29,7 @@ from jaxdil._errors import error
 from jaxdil._geometry import dilated_size
 from jaxdil._primitive import is_explicitly_sharded
 from jaxdil.streaming._registers import Geometry
-from jaxdil.streaming._segments import MOST_TAPS, matches, segmented
+from jaxdil.streaming._segments import MOST_TAPS, segmented
 
 __all__ = [
     "Options",
@@ -219,8 +219,8 @@ def whole(
     """The outputs at frames 0, stride, ... of x (N, T, *S, C), with nothing before it."""
     if ids is None:
         return _bind(where, x, w, geometry, "CAUSAL", options)
-    if _is_primitive(x, w, geometry):
-        return _segmented(where, x, w, geometry, ids, options, lo=geometry.span)
+    if _segmented(x, w, geometry):
+        return segmented(where, x, w, ids, geometry.dilation[0], geometry.span, *options)
     before = [(0, 0), (geometry.span, 0)]
     z = jnp.pad(x, before + [(0, 0)] * (x.ndim - 2))
     return valid(where, z, w, geometry, jnp.pad(ids, before), options)
@@ -232,8 +232,8 @@ def valid(
     """The outputs at frames span, span + stride, ... of z, whose first frames are the past."""
     if ids is None:
         return _bind(where, z, w, geometry, 0, options)
-    if _is_primitive(z, w, geometry):
-        return _segmented(where, z, w, geometry, ids, options, lo=0)
+    if _segmented(z, w, geometry):
+        return segmented(where, z, w, ids, geometry.dilation[0], 0, *options)
     if geometry.taps > UNROLL or _is_plain(geometry):
         return _sum_of_taps(where, z, w, geometry, ids, options)
     frames = jnp.stack([_tap(z, j, ids, geometry) for j in range(geometry.taps)], axis=2)
@@ -292,23 +292,11 @@ def _sum_of_taps(
     return remat(total)(z, w).astype(out)
 
 
-def _is_primitive(x: jax.Array, w: jax.Array, geometry: Geometry) -> bool:
-    """Whether each channel is convolved for itself, to one other, by few taps and no stride."""
+def _segmented(x: jax.Array, w: jax.Array, geometry: Geometry) -> bool:
+    """Whether each channel goes to one other, by few taps and no stride: a primitive's part."""
     few = geometry.taps <= MOST_TAPS and geometry.stride[0] == 1
     typed = is_explicitly_sharded(x) or is_explicitly_sharded(w)
     return few and not typed and _is_plain(geometry) and w.shape[1:] == (x.shape[-1], 1)
-
-
-def _segmented(
-    where: str, x: jax.Array, w: jax.Array, geometry: Geometry, ids: Any, options: Options, lo: int
-) -> jax.Array:
-    """The outputs from frame ``span - lo`` on."""
-    (dilation,) = geometry.dilation
-    positions = max(x.shape[1] + lo - geometry.span, 0)
-    bits = matches(ids, taps=geometry.taps, dilation=dilation, lo=lo, positions=positions)
-    dtype = options.preferred_element_type or x.dtype
-    arguments = {"dilation": dilation, "lo": lo, "dtype": dtype, "method": options.method}
-    return segmented(where, x, w[..., 0], bits, **arguments)
 
 
 def _is_plain(geometry: Geometry) -> bool:

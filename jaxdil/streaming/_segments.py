@@ -30,7 +30,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxdil._errors import MethodError, error
 from jaxdil._pallas import plan_1d
 
-__all__ = ["MOST_TAPS", "matches", "segmented"]
+__all__ = ["MOST_TAPS", "segmented"]
 
 # Bits in a word, less its sign.
 MOST_TAPS = 31
@@ -43,27 +43,31 @@ def segmented(
     where: str,
     x: jax.Array,
     w: jax.Array,
-    bits: jax.Array,
-    *,
+    ids: jax.Array,
     dilation: int,
     lo: int,
-    dtype: Any,
+    precision: Any,
+    preferred: Any,
     method: str,
 ) -> jax.Array:
-    """(N, P, C) in ``dtype`` of x (N, T, C), w (K, C) and bits (N, P).
+    """(N, P, C) of x (N, T, C), w (K, C, 1) and ids (N, T), behind ``lo`` frames of zeros.
 
     Raises:
       MethodError: if method is "pallas_tpu" and the kernel cannot serve.
     """
-    kernel = method.removesuffix(" or auto") == "pallas_tpu"
-    params = {"dilation": dilation, "lo": lo, "dtype": np.dtype(dtype)}
-    why = _refusal(x, w, bits, w.shape[0], **params)
+    del precision  # products are exact to the dtype of their sums
+    w, taps = w[..., 0], w.shape[0]
+    positions = max(x.shape[1] + lo - (taps - 1) * dilation, 0)
+    bits = _matches(ids, taps=taps, dilation=dilation, lo=lo, positions=positions)
+    params = {"dilation": dilation, "lo": lo, "dtype": np.dtype(preferred or x.dtype)}
+    why = _refusal(x, w, bits, taps, **params)
     if method == "pallas_tpu" and why:
         raise MethodError(error(where, f"method='pallas_tpu' cannot serve: {why}"))
+    kernel = method.removesuffix(" or auto") == "pallas_tpu"
     return _conv_p.bind(*_alike(x, w, bits), kernel=kernel, **params)
 
 
-def matches(ids: jax.Array, *, taps: int, dilation: int, lo: int, positions: Any) -> jax.Array:
+def _matches(ids: jax.Array, *, taps: int, dilation: int, lo: int, positions: Any) -> jax.Array:
     """The bits of ids (N, T): which taps meet a frame of the same id as the last one does."""
     ids = jnp.pad(ids, [(0, 0), (lo, 0)])
 
@@ -190,7 +194,7 @@ def _lowering(platform: str | None, by_taps: Callable[..., jax.Array], name: str
 
 def _alike(*arrays: jax.Array) -> list[jax.Array]:
     """Arrays that vary over the same axes of a mesh, as factors inside shard_map have to."""
-    varying = [getattr(jax.typeof(a), "vma", frozenset()) for a in arrays]
+    varying = [_varying(jax.typeof(a)) for a in arrays]
     axes = frozenset().union(*varying)
 
     def vary(a: jax.Array, missing: frozenset[Any]) -> jax.Array:
@@ -201,6 +205,11 @@ def _alike(*arrays: jax.Array) -> list[jax.Array]:
         return lax.pvary(a, tuple(missing))  # of older JAX
 
     return [vary(a, axes - own) for a, own in zip(arrays, varying, strict=True)]
+
+
+def _varying(kind: Any) -> frozenset[Any]:
+    manual = getattr(kind, "manual_axis_type", None)
+    return manual.varying if manual else getattr(kind, "vma", frozenset())  # of older JAX
 
 
 def _conv_abstract(x: Any, w: Any, bits: Any, *, dtype: Any, **_: Any) -> Any:
