@@ -153,7 +153,7 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
 
 def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
-    """The rules for a TPU in their order, from what its compiler estimates: T1 to T9.
+    """The rules for a TPU in their order, from what its compiler estimates: T1 to T10.
 
     Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
     groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -183,6 +183,10 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         many = rows <= 8 or samples * problem.channels >= 2048
         narrow = rows > 1 and width <= 256 and many
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
+        alone = problem.rank == rows == outer == 1 and problem.channels < 4 and positions <= 8
+        long = samples >= 64 and problem.batch >= 64
+        what = "kernel gradient of a depthwise row, a batch below 4"
+        yield alone and long, rule(10, "pallas_tpu", what)
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
     # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
@@ -197,6 +201,8 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         single = problem.taps == 1 and groups <= 4 and not dilated
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+        row = problem.rank == 1 and min(positions, problem.channels) >= 64
+        yield direct and row, rule(10, "pallas_tpu", "depthwise in 1-D")
         image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         depthwise = inner == outer == 1
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")

@@ -244,7 +244,10 @@ def test_bytes_and_shapes():
 
 
 # Without those that need a dilated input, a second axis or groups.
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("phases", "slabs", "expand")])
+PARTICULAR = ("phases", "slabs", "expand", "pallas_tpu")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in PARTICULAR])
 def test_a_pinned_method_and_why(method):
     fn = functools.partial(jaxdil.conv, method=method, data_format="NCW")
     row, *gradients = jaxdil.explain(fn)(X, W)

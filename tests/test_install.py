@@ -144,7 +144,7 @@ def dilated(x, w):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "pallas_tpu"])  # none has one axis
 def test_a_pinned_method_serves_what_it_can(method):
     dense = integers(2, (3, 2, 6, 4))
     seen = set()

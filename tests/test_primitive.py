@@ -29,6 +29,8 @@ TRANSPOSED = BY_NAME["transposed, 4 taps, stride 2"]
 SUBJECTS = (DENSE, DEPTHWISE, TRANSPOSED)
 PINS = {DENSE: "taps or auto", DEPTHWISE: "space_to_batch or auto", TRANSPOSED: "phases or auto"}
 
+# Kernels take no doubles, and have tests of their own.
+every_method = pytest.mark.parametrize("method", [m for m in METHODS if "pallas" not in m])
 every_subject = pytest.mark.parametrize("g", SUBJECTS, ids=lambda g: g.name.replace(" ", "_"))
 
 
@@ -235,7 +237,7 @@ def test_vmap_out_axes(out_axes):
 # --- derivatives ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 def test_derivatives_to_second_order(method):
     """Against finite differences, in both modes."""
     a = 2 if method == "phases" else 1
@@ -286,7 +288,7 @@ def test_complex_derivatives():
 SERVED = {"phases": "transposed with dilation", "slabs": "unequal axes", "expand": "groups"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 def test_derivatives_of_a_pinned_method_take_it_where_it_serves(method):
     g = BY_NAME[SERVED.get(method, "stride")]
     x, w = arrays(g)

@@ -1,5 +1,6 @@
 """What is chosen for a TPU lowers on any machine, and compiles where the compiler is installed."""
 
+import functools
 import importlib.util
 import json
 
@@ -11,7 +12,7 @@ import pytest
 from jax import lax
 
 import jaxdil
-from benchmarks import compare, report, results, tpu
+from benchmarks import bundles, compare, report, results, tpu
 from benchmarks.case import as_dtype, function, shapes
 from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
@@ -30,6 +31,7 @@ BY_RULE = {
     "T7": ("resnet-56", "fwd", "slabs"),
     "T8": ("wavenet-d512", "dw", "correlate"),
     "T9": ("resnet-1x1", "dx", "taps"),
+    "T10": ("mamba-k4", "dw", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 
@@ -90,7 +92,7 @@ SMALL = {
 
 @needs_compiler
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "pallas_tpu"])
 def test_each_method_compiles_for_a_tpu(name, method, v5e):
     x_shape, w_shape, options = SMALL[name]
     x, w = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (x_shape, w_shape))
@@ -103,6 +105,38 @@ def test_each_method_compiles_for_a_tpu(name, method, v5e):
 
     compiled = tpu.lowered(both, (x, w), v5e).compile()
     assert tpu.estimate(compiled.as_text()).cycles > 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+def test_the_kernels_of_one_axis_compile(chip, dtype):
+    """Forward and both gradients, of one sequence a row and of packed ones."""
+    x = jax.ShapeDtypeStruct((2, 1100, 260), dtype)
+    w = jax.ShapeDtypeStruct((4, 260, 1), dtype)
+    ids = jax.ShapeDtypeStruct((2, 1100), np.int32)
+
+    def both(x, w, ids):
+        def run(x, w):
+            conv = functools.partial(jaxdil.streaming.causal_conv, depthwise=True, dilation=5)
+            packed = conv(x, w, segment_ids=ids, method="pallas_tpu")
+            return conv(x, w, method="pallas_tpu"), packed
+
+        y, pullback = jax.vjp(run, x, w)
+        return y, pullback(y)
+
+    compiled = tpu.lowered(both, (x, w, ids), tpu.device_of(chip)).compile()
+    assert len(tpu.estimate(compiled.as_text()).kernels) == 1
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 6
+
+
+@needs_compiler
+def test_a_kernel_has_a_price(tmp_path):
+    """In a process of its own, which libtpu is loaded in with the wish for listings."""
+    with tpu.Compiler("v5e", tmp_path / "cache", 60.0) as compiler:
+        outcome = compiler.outcome(BY_NAME["mamba-k4"], "fwd", "pallas_tpu")
+    assert outcome["unpriced_kernels"] == []
+    assert 0 < outcome["kernel_cycles"] == outcome["cycles"]
 
 
 @needs_compiler
@@ -162,6 +196,45 @@ def test_the_estimate_adds_up_a_program():
     assert (found.loops, found.unknown_loops, found.branches) == (1, 0, 1)
     assert found.unpriced == {"reshape": 32768, "custom-call tpu_custom_call": 4096}
     assert found.kernels == ["custom-call tpu_custom_call"]
+
+
+LISTING = """\
+= control target key start
+LB: loop body
+     0   :  { %s1 = inlined_call_operand.hbm [shape: f32[8,128], index: 0] }
+   0x1   :  { %s2 = sst [smem:[#allocation2]] %s1 }
+   0x2 LB: > { %s3 = sphi %s4, %s5 }
+   0x3   : > { %p1 = scmp.ge.s32.totalorder %s3, 10 /* loop exit test */ }
+   0x4 LB: >> { %v1 = vld [vmem:[%s1] sm:$0xff]  ;;  %s6 = sadd.s32 1, %s7 }
+   0x5   : >> { %p2 = scmp.ge.s32.totalorder %s6, 3 /* loop exit test */ }
+   0x6   :  {}
+   0x7   : > { %s8 = sadd.s32 1, %s3 }
+   0x8   : >> { %v2 = vadd.f32 %v1, %v1 }
+   0x9   : > { %9 = sbr.rel (!%p1) target = $region1 }
+   0xa   :  { %10 = vsyncpa [#allocation3], 1 }
+"""
+
+
+def test_a_listing_adds_up_words_as_often_as_their_loops_go_round():
+    # Three words of the inner loop and an empty one, four of the outer, three of neither.
+    assert bundles.count(LISTING) == (3 + 10 * (4 + 3 * 4), 0)
+    endless = LISTING.replace(", 3 /* loop exit test */", ", %s9 /* loop exit test */")
+    assert bundles.count(endless) == (3 + 10 * (4 + 4), 1)
+
+
+def test_a_kernel_costs_its_words_or_its_bytes(tmp_path):
+    (tmp_path / "1-kernel-72-final_bundles.txt").write_text(LISTING)
+    (tmp_path / "1-kernel-71-schedule-analysis_final_bundles.txt").write_text("Schedule analysis:")
+    listings = bundles.kernels(tmp_path)
+    assert list(listings) == ["kernel"]
+    found = tpu.estimate(PROGRAM, "v5e", listings)
+    assert (found.kernel_cycles, found.cycles, found.kernels) == (163, 175 + 163, [])
+    # 819 kB at 819 GB/s are a microsecond, and that 1500 cycles of 1.5 GHz.
+    says = 'custom_call_target="tpu_custom_call", x={"bytes_accessed":"819000"}'
+    told = PROGRAM.replace('custom_call_target="tpu_custom_call"', says)
+    assert tpu.estimate(told, "v5e", listings).kernel_cycles == 1500
+    bundles.clear(tmp_path)
+    assert bundles.kernels(tmp_path) == {}
 
 
 def test_a_loop_that_does_not_say_how_often_counts_once():

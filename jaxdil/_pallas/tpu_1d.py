@@ -30,6 +30,18 @@ __all__ = ["convolution", "kernel_gradient"]
 CHUNK = 128
 
 
+def _narrow(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Trace a kernel without 64-bit numbers, which a TPU has not, whatever JAX is told."""
+
+    @functools.wraps(kernel)
+    def traced(*arrays: Any, **options: Any) -> jax.Array:
+        with jax.enable_x64(False):
+            return kernel(*arrays, **options)
+
+    return traced
+
+
+@_narrow
 def convolution(
     x: jax.Array,
     w: jax.Array,
@@ -66,6 +78,7 @@ def convolution(
     )(*[x] * len(windows), w, *_in_blocks(bits, plan))
 
 
+@_narrow
 def kernel_gradient(
     x: jax.Array,
     g: jax.Array,
