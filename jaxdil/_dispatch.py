@@ -184,7 +184,8 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         narrow = rows > 1 and width <= 256 and many
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
         alone = problem.rank == rows == outer == 1 and problem.channels < 4 and positions <= 8
-        long = samples >= 64 and problem.batch >= 64
+        # Other lengths lie in memory in an order that has to be changed for a kernel.
+        long = samples >= 64 <= problem.batch and samples % 8 == problem.size[0] % 8 == 0
         what = "kernel gradient of a depthwise row, a batch below 4"
         yield alone and long, rule(10, "pallas_tpu", what)
         return
