@@ -185,9 +185,10 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
         alone = problem.rank == rows == outer == 1 and problem.channels < 4 and positions <= 8
         # Other lengths lie in memory in an order that has to be changed for a kernel.
-        long = samples >= 64 <= problem.batch and samples % 8 == problem.size[0] % 8 == 0
+        aligned = samples % 8 == problem.size[0] % 8 == 0
+        large = samples >= 64 and problem.batch >= 128 and aligned
         what = "kernel gradient of a depthwise row, a batch below 4"
-        yield alone and long, rule(10, "pallas_tpu", what)
+        yield alone and large, rule(10, "pallas_tpu", what)
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
     # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
@@ -202,8 +203,8 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         single = problem.taps == 1 and groups <= 4 and not dilated
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
-        row = problem.rank == 1 and min(positions, problem.channels) >= 64
-        yield direct and row, rule(10, "pallas_tpu", "depthwise in 1-D")
+        large = problem.rank == 1 and positions >= 64 and problem.channels >= 128
+        yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
         image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         depthwise = inner == outer == 1
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")

@@ -96,6 +96,11 @@ class Plan:
         return max(_power(ahead), LEAST) if ahead > 0 else 0
 
     @property
+    def windows(self) -> int:
+        """Blocks of x that a step reads: one, and a halo on either side that has one."""
+        return 1 + (self.before > 0) + (self.after > 0)
+
+    @property
     def window(self) -> int:
         """Rows of a block with its halos."""
         return self.before + self.rows + self.after

@@ -12,7 +12,7 @@ the memory of the chip, and the input gradient is the convolution with the kerne
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ def _narrow(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     @functools.wraps(kernel)
     def traced(*arrays: Any, **options: Any) -> jax.Array:
-        with jax.enable_x64(False):
+        with jax.enable_x64(False):  # noqa: FBT003 - JAX has no keyword for it
             return kernel(*arrays, **options)
 
     return traced
@@ -221,15 +221,11 @@ def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -
 # --- kernels --------------------------------------------------------------------------------------
 
 
-def _halves(refs: Sequence[Any], plan: Plan) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Operands beside the windows of x, the mask being one of them; then results and scratch."""
-    inputs = 2 if plan.masked else 1
-    return refs[:inputs], refs[inputs:]
-
-
 def _convolve(*refs: Any, plan: Plan) -> None:
-    windows = len(refs) - (5 if plan.masked else 3)
-    x, (w, *bits), (y, z, *mask) = refs[:windows], *_halves(refs[windows:], plan)
+    each = iter(refs)
+    x, w = [next(each) for _ in range(plan.windows)], next(each)
+    bits = [next(each)] if plan.masked else []
+    y, z, *mask = each
     t = pl.program_id(2)
     chunk = min(CHUNK, plan.rows)
     # A block that is the only one in time may end early.
@@ -241,9 +237,9 @@ def _convolve(*refs: Any, plan: Plan) -> None:
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
         def convolve(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
-            total = None
-            for j, each in enumerate(kernel):
-                term = z[pl.ds(row + plan.row(j), rows), :] * each
+            total: Any = None
+            for j, tap in enumerate(kernel):
+                term = z[pl.ds(row + plan.row(j), rows), :] * tap
                 term = _masked(term, mask[0], j, row) if mask else term
                 total = term if total is None else total + term
             y[0, pl.ds(row, rows), lane : lane + LANES] = total.astype(y.dtype)
@@ -252,8 +248,10 @@ def _convolve(*refs: Any, plan: Plan) -> None:
 
 
 def _correlate(*refs: Any, plan: Plan) -> None:
-    windows = len(refs) - (6 if plan.masked else 4)
-    x, (g, *bits), (dw, z, *mask, sums) = refs[:windows], *_halves(refs[windows:], plan)
+    each = iter(refs)
+    x, g = [next(each) for _ in range(plan.windows)], next(each)
+    bits = [next(each)] if plan.masked else []
+    dw, z, *mask, sums = each
     n, t = pl.program_id(1), pl.program_id(2)
     last = plan.blocks[2] - 1
     frames = plan.positions - last * plan.rows

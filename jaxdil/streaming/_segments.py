@@ -59,7 +59,8 @@ def segmented(
     w, taps = w[..., 0], w.shape[0]
     positions = max(x.shape[1] + lo - (taps - 1) * dilation, 0)
     bits = _matches(ids, taps=taps, dilation=dilation, lo=lo, positions=positions)
-    params = {"dilation": dilation, "lo": lo, "dtype": np.dtype(preferred or x.dtype)}
+    dtype = np.dtype(preferred or x.dtype)
+    params: dict[str, Any] = {"dilation": dilation, "lo": lo, "dtype": dtype}
     why = _refusal(x, w, bits, taps, **params)
     if method == "pallas_tpu" and why:
         raise MethodError(error(where, f"method='pallas_tpu' cannot serve: {why}"))
@@ -177,8 +178,8 @@ def _lowering(platform: str | None, by_taps: Callable[..., jax.Array], name: str
     ) -> jax.Array:
         static = {key: params[key] for key in ("dilation", "lo", "dtype")}
         taps = params.get("taps", other.shape[0])
-        # Shorter or narrower than that a sum of taps is nearly nothing, as for rule T10.
-        chosen = platform == "tpu" and min(bits.shape[1], x.shape[2]) >= 64
+        # The sizes of rule T10: where it is smaller, there is little to win.
+        chosen = platform == "tpu" and bits.shape[1] >= 64 and x.shape[2] >= 128
         if not (kernel or chosen) or _refusal(x, other, bits, taps, **static):
             return by_taps(x, other, bits, kernel=kernel, **params)
         from jaxdil._pallas import tpu_1d
@@ -204,7 +205,8 @@ def _alike(*arrays: jax.Array) -> list[jax.Array]:
             return a
         if hasattr(lax, "pcast"):
             return lax.pcast(a, tuple(missing), to="varying")
-        return lax.pvary(a, tuple(missing))  # of older JAX
+        older = getattr(lax, "pvary")  # noqa: B009 - newer JAX has none
+        return older(a, tuple(missing))
 
     return [vary(a, axes - own) for a, own in zip(arrays, varying, strict=True)]
 
