@@ -12,10 +12,11 @@ import pytest
 from jax import lax
 
 import jaxdil
-from benchmarks import bundles, compare, report, results, tpu
+from benchmarks import compare, report, results, tpu
 from benchmarks.case import as_dtype, function, shapes
 from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
+from benchmarks.tpu import bundles, layers
 from jaxdil._methods import METHODS
 
 BY_NAME = {case.name: as_dtype(case, "bfloat16") for case in CASES}
@@ -133,8 +134,9 @@ def test_the_kernels_of_one_axis_compile(chip, dtype):
 @needs_compiler
 def test_a_kernel_has_a_price(tmp_path):
     """In a process of its own, which libtpu is loaded in with the wish for listings."""
+    build = functools.partial(layers.program, BY_NAME["mamba-k4"], "fwd")
     with tpu.Compiler("v5e", tmp_path / "cache", 60.0) as compiler:
-        outcome = compiler.outcome(BY_NAME["mamba-k4"], "fwd", "pallas_tpu")
+        outcome = compiler.outcome(build, "pallas_tpu")
     assert outcome["unpriced_kernels"] == []
     assert 0 < outcome["kernel_cycles"] == outcome["cycles"]
 
