@@ -3,9 +3,10 @@
 ``cycles`` are the estimates of all instructions, what is inside a loop as often as the loop goes
 round. Instructions without an estimate are named in ``unpriced`` with the bytes that they move.
 
-``kernel_cycles``, a part of ``cycles``, are kernels of somebody's own, such as Pallas makes. They have
-no estimate: the instruction words that one runs through are counted (see ``bundles``), the bytes that
-it says it moves are divided by the bandwidth of the memory, and the larger of the two is taken.
+``kernel_cycles``, a part of ``cycles``, are kernels of somebody's own, such as Pallas makes. They
+have no estimate: the instruction words that one runs through are counted (see ``bundles``), the
+bytes that it says it moves are divided by the bandwidth of the memory, and the larger of the two is
+taken.
 """
 
 from __future__ import annotations
