@@ -16,6 +16,7 @@ examples:
   python -m benchmarks run --device cuda --peers lax,torch
   python -m benchmarks run --device tpu:v5e                what its compiler says, without a TPU
   python -m benchmarks models --models 'keras-*'           whole networks
+  python -m benchmarks models --device tpu:v5e             the same, compiled and not run
   python -m benchmarks streaming                           samples a second of WaveNet, a minute
   python -m benchmarks report                              the newest results -> docs/benchmarks.md
   python -m benchmarks compare benchmarks/results/A.jsonl benchmarks/results/B.jsonl
@@ -82,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser(
         "models", help="measure whole networks, under lax, accelerated, and Keras on PyTorch"
     )
-    models.add_argument("--device", default="cpu", choices=("cpu", "cuda", "rocm", "tpu"))
+    models.add_argument("--device", default="cpu", help="as of run")
+    models.add_argument("--limit", type=float, default=600.0, metavar="S",
+                        help="seconds to compile one program (default: %(default)s)")  # fmt: skip
     models.add_argument("--peers", default="lax,torch", help="of lax, torch (default: %(default)s)")
     models.add_argument("--models", metavar="GLOBS", help="comma-separated globs (default: all)")
     models.add_argument("--batch", type=int, default=4, help="examples (default: %(default)s)")
@@ -179,9 +182,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
         )
         print(f"written: {path}")
         return
-    if options.device not in ("cpu", "cuda", "rocm", "tpu"):
-        msg = f"--device: {options.device!r} is none of cpu, cuda, rocm, tpu, tpu:CHIP"
-        raise ValueError(msg)
+    _check_device(options.device)
     if options.dtype:
         cases = tuple(as_dtype(case, options.dtype) for case in cases)
     path = run.run(
@@ -196,6 +197,12 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
         ceiling_size=2048 if options.device == "cpu" else 8192,
     )
     print(f"written: {path}")
+
+
+def _check_device(name: str) -> None:
+    if name not in ("cpu", "cuda", "rocm", "tpu"):
+        msg = f"--device: {name!r} is none of cpu, cuda, rocm, tpu, tpu:CHIP"
+        raise ValueError(msg)
 
 
 def _streaming(options: argparse.Namespace, argv: list[str]) -> None:
@@ -217,6 +224,9 @@ def _streaming(options: argparse.Namespace, argv: list[str]) -> None:
 
 
 def _models(options: argparse.Namespace, argv: list[str]) -> None:
+    if options.device.startswith("tpu:"):
+        # The models hold arrays, and libtpu would look for a chip. Read when JAX starts.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from benchmarks import networks, zoo
 
     globs = (options.models or "*").split(",")
@@ -228,6 +238,21 @@ def _models(options: argparse.Namespace, argv: list[str]) -> None:
         for entry in entries:
             print(f"{entry.name:<26}  {entry.library:<8}  {entry.size:>5}  {entry.source}")
         return
+    if options.device.startswith("tpu:"):
+        from benchmarks import tpu
+
+        path = tpu.run_models(
+            [entry.name for entry in entries],
+            device=options.device,
+            batch=options.batch,
+            size=options.size,
+            limit=options.limit,
+            out=options.out,
+            arguments=argv,
+        )
+        print(f"written: {path}")
+        return
+    _check_device(options.device)
     path = networks.run_models(
         [entry.name for entry in entries],
         device=options.device,

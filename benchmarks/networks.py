@@ -6,12 +6,13 @@ its torch backend as well. Outputs are compared before anything is timed, and th
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib.metadata
 import importlib.util
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import jaxdil
 from benchmarks import keras_torch, machine, run, timing, zoo
 from benchmarks.contenders import Contender
 
-__all__ = ["MODES", "measure", "run_models"]
+__all__ = ["MODES", "described", "measure", "program", "run_models", "versions"]
 
 MODES = ("infer", "step")
 
@@ -62,7 +63,7 @@ def run_models(
     on = machine.find_device(device)
     entries = [zoo.select(name) for name in names]
     header = machine.header(device, on, peers={}, arguments=arguments, command="models")
-    header |= _versions(entries)
+    header |= versions([*(entry.library for entry in entries), "torch"])
     path = out or run.free_path(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     run.say_if_busy(header)
@@ -109,15 +110,20 @@ def measure(
             torch.close()
 
 
-def _measure(
-    entry: zoo.Entry, model: zoo.Model, mode: str, torch: Any, seconds: float
-) -> list[dict[str, Any]]:
+def program(model: zoo.Model, mode: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What a model computes in a mode: a function and its arguments."""
     if mode == "infer":
-        fn, args = model.forward, (model.params, model.state, model.batch[0])
-    else:
-        fn, args = zoo.descend(model, RATE), (model.params, model.state, model.batch)
-    rows = jaxdil.explain(fn, gradients=False)(*args)
-    shared = {
+        return model.forward, (model.params, model.state, model.batch[0])
+    return zoo.descend(model, RATE), (model.params, model.state, model.batch)
+
+
+def described(
+    entry: zoo.Entry, model: zoo.Model, mode: str, platform: str | None = None
+) -> dict[str, Any]:
+    """What all records of a model in a mode say, its choices on a platform included."""
+    fn, args = program(model, mode)
+    rows = jaxdil.explain(fn, platform=platform, gradients=False)(*args)
+    return {
         "kind": "result",
         "case": entry.name,
         "library": entry.library,
@@ -126,8 +132,16 @@ def _measure(
         "shape": list(np.shape(jax.tree.leaves(model.batch[0])[0])),
         "convolutions": len(rows),
         "ours": sum(row.method != "xla" for row in rows),
+        "methods": dict(collections.Counter(row.method for row in rows)),
         "flops": sum(row.times * row.flops for row in rows),
     }
+
+
+def _measure(
+    entry: zoo.Entry, model: zoo.Model, mode: str, torch: Any, seconds: float
+) -> list[dict[str, Any]]:
+    fn, args = program(model, mode)
+    shared = described(entry, model, mode)
     records, able = [], []
     expected = None
     for name, wrap in (("lax", lambda fn: fn), ("auto", jaxdil.accelerate)):
@@ -196,13 +210,14 @@ def _admit(
     able.append((contender, time.perf_counter() - started))
 
 
-def _versions(entries: Sequence[zoo.Entry]) -> dict[str, str]:
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
     names = {"haiku": "dm-haiku"}
-    found = {}
-    for library in sorted({entry.library for entry in entries} | {"torch"}):
-        if importlib.util.find_spec(library) is not None:
-            found[library] = importlib.metadata.version(names.get(library, library))
-    return found
+    return {
+        library: importlib.metadata.version(names.get(library, library))
+        for library in sorted(set(libraries))
+        if importlib.util.find_spec(library) is not None
+    }
 
 
 def _heard(records: Sequence[dict[str, Any]]) -> str:

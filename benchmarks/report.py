@@ -6,7 +6,13 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import figures, report_compiled, report_models, report_streaming
+from benchmarks import (
+    figures,
+    report_compiled,
+    report_compiled_models,
+    report_models,
+    report_streaming,
+)
 from benchmarks.case import FAMILIES, MODES
 from benchmarks.machine import ROOT
 from benchmarks.markdown import bold, device, ms, table
@@ -60,6 +66,9 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
             report_models.draw(result, path)
             written.append(path)
             page.append(report_models.section(result, f"figures/{path.name}"))
+            continue
+        if result.benchmark == "models-compiled":
+            page.append(report_compiled_models.section(result))
             continue
         if result.benchmark == "compiled":
             path = docs / "figures" / f"cycles-{result.path.stem}.svg"

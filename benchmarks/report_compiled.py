@@ -8,7 +8,7 @@ from benchmarks.case import FAMILIES, MODES
 from benchmarks.markdown import bold, table
 from benchmarks.results import Record, Result, Row, geometric_mean, rows
 
-__all__ = ["NOISE", "section"]
+__all__ = ["NOISE", "megabytes", "section", "thousands", "unpriced"]
 
 # An estimate is repeated exactly, but a copy more or less of a kernel is no difference.
 NOISE = 1.02
@@ -119,25 +119,28 @@ def _full(found: Sequence[Row], result: Result) -> str:
                 row.geometry.replace("*", "\\*"),
                 row.mode,
                 f"{roof * chip['clock'] / 1e3:.1f}",
-                *(_thousands(row.time(name)) for name in ("lax", "auto")),
+                *(thousands(row.time(name)) for name in ("lax", "auto")),
                 bold(row.speedup("lax")),
                 f"`{row.method}`",
-                _megabytes(auto.get("temp_bytes")),
-                f"{_unpriced(auto)} / {_unpriced(lax)}",
+                megabytes(auto.get("temp_bytes")),
+                f"{unpriced(auto)} / {unpriced(lax)}",
             ]
         )
     return table(lines)
 
 
-def _thousands(cycles: float | None) -> str:
+def thousands(cycles: float | None) -> str:
+    """Cycles, in thousands."""
     return "-" if cycles is None else f"{cycles / 1e3:.1f}"
 
 
-def _megabytes(size: int | None) -> str:
+def megabytes(size: int | None) -> str:
+    """Bytes, in millions."""
     return "-" if size is None else f"{size / 1e6:.1f}"
 
 
-def _unpriced(record: Record) -> str:
+def unpriced(record: Record) -> str:
+    """Megabytes that instructions without an estimate write."""
     # What is brought into the chip's memory ahead of its use overlaps with other work.
     sizes = [n for what, n in record.get("unpriced", {}).items() if what != "copy-start"]
-    return _megabytes(sum(sizes)) if "unpriced" in record else "-"
+    return megabytes(sum(sizes)) if "unpriced" in record else "-"

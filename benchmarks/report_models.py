@@ -10,9 +10,9 @@ from benchmarks.figures import pyplot, save
 from benchmarks.markdown import bold, device, ms, table
 from benchmarks.results import Record, Result, geometric_mean
 
-__all__ = ["draw", "section"]
+__all__ = ["TITLES", "Network", "draw", "networks", "section"]
 
-_TITLES = {"infer": "inference", "step": "training step"}
+TITLES = {"infer": "inference", "step": "training step"}
 
 
 _INTRO = (
@@ -23,7 +23,7 @@ _INTRO = (
 )
 
 
-class _Row(NamedTuple):
+class Network(NamedTuple):
     """A model in a mode, its contenders by name."""
 
     case: str
@@ -31,20 +31,25 @@ class _Row(NamedTuple):
     contenders: dict[str, Record]
 
     def time(self, name: str) -> float | None:
+        """Median seconds of a contender, or cycles if it was only compiled; None if neither."""
         record = self.contenders.get(name)
-        return record["median"] if record is not None and record["status"] == "ok" else None
+        if record is None or record["status"] != "ok":
+            return None
+        return record["median"] if "median" in record else record["cycles"]
 
     def speedup(self, over: str) -> float | None:
+        """How many times faster auto is than another; below 1 it loses."""
         ours, theirs = self.time("auto"), self.time(over)
         return theirs / ours if ours is not None and theirs is not None else None
 
     def of(self, key: str) -> str:
+        """What all contenders have in common."""
         return str(self.contenders["lax"][key])
 
 
 def section(result: Result, figure: str) -> str:
     """The text, with the figure at that path."""
-    h, found = result.header, _rows(result)
+    h, found = result.header, networks(result)
     known = ("jax", "jaxlib", "keras", "flax", "haiku", "equinox", "torch")
     versions = ", ".join(f"{name} {h[name]}" for name in known if name in h)
     parts = [
@@ -64,7 +69,7 @@ def section(result: Result, figure: str) -> str:
 def draw(result: Result, path: pathlib.Path) -> None:
     """How many times faster each model is; left of the line it loses."""
     plt = pyplot()
-    found = _rows(result)
+    found = networks(result)
     cases = list(dict.fromkeys(row.case for row in found))
     at = {case: len(cases) - i for i, case in enumerate(cases)}
     modes = list(dict.fromkeys(row.mode for row in found))
@@ -86,7 +91,7 @@ def draw(result: Result, path: pathlib.Path) -> None:
                     label=f"over {label}", zorder=3,
                 )  # fmt: skip
         axis.axvline(1, color="k", linewidth=1)
-        axis.set(xscale="log", title=_TITLES[mode], xlabel="times faster (left of 1: slower)")
+        axis.set(xscale="log", title=TITLES[mode], xlabel="times faster (left of 1: slower)")
         axis.grid(axis="both", alpha=0.25, which="both")
     axes[0, 0].set_yticks(list(at.values()), list(at))
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -94,15 +99,16 @@ def draw(result: Result, path: pathlib.Path) -> None:
     save(plt, figure, path)
 
 
-def _rows(result: Result) -> list[_Row]:
-    found: dict[tuple[str, str], _Row] = {}
+def networks(result: Result) -> list[Network]:
+    """One a model and mode, in the order of the result."""
+    found: dict[tuple[str, str], Network] = {}
     for r in result.records:
-        row = found.setdefault((r["case"], r["mode"]), _Row(r["case"], r["mode"], {}))
+        row = found.setdefault((r["case"], r["mode"]), Network(r["case"], r["mode"], {}))
         row.contenders[r["contender"]] = r
     return list(found.values())
 
 
-def _table(found: Sequence[_Row]) -> str:
+def _table(found: Sequence[Network]) -> str:
     lines = [
         [
             *("model", "examples", "mode", "ours / all", "lax ms", "jaxdil ms", "torch ms"),
@@ -117,7 +123,7 @@ def _table(found: Sequence[_Row]) -> str:
             [
                 f"`{row.case}`",
                 shape,
-                _TITLES[row.mode],
+                TITLES[row.mode],
                 f"{row.of('ours')} / {row.of('convolutions')}",
                 ms(row.time("lax")),
                 ms(row.time("auto")) + spread,
@@ -131,13 +137,13 @@ def _table(found: Sequence[_Row]) -> str:
     return table(lines)
 
 
-def _summary(found: Sequence[_Row]) -> str:
+def _summary(found: Sequence[Network]) -> str:
     text = ["Geometric means of the networks of Keras, in brackets the worst:"]
     for mode in dict.fromkeys(row.mode for row in found):
         here = [row for row in found if row.mode == mode and row.time("torch") is not None]
         if here:
             text.append(
-                f"{_TITLES[mode]} {_mean(row.speedup('lax') for row in here)} times faster than "
+                f"{TITLES[mode]} {_mean(row.speedup('lax') for row in here)} times faster than "
                 f"lax, {_mean(row.speedup('torch') for row in here)} times faster than PyTorch."
             )
     steps = [row.contenders for row in found if row.mode == "step"]

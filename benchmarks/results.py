@@ -32,7 +32,7 @@ class Result(NamedTuple):
     @property
     def kind(self) -> str:
         """What a newer result takes the place of: that benchmark, or that chip compiled for."""
-        chip = f" {self.header['device']}" if self.benchmark == "compiled" else ""
+        chip = f" {self.header['device']}" if self.benchmark.endswith("compiled") else ""
         return self.benchmark + chip
 
 

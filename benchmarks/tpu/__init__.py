@@ -6,6 +6,7 @@ Nothing runs, so nothing is timed and no result is checked.
 from benchmarks.tpu.chips import CHIPS, Chip, chip_of, device_of, lowered
 from benchmarks.tpu.compiler import Cache, Compiler
 from benchmarks.tpu.layers import run
+from benchmarks.tpu.models import run_models
 from benchmarks.tpu.program import Estimate, estimate
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "estimate",
     "lowered",
     "run",
+    "run_models",
 ]

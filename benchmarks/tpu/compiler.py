@@ -22,10 +22,10 @@ from typing import Any
 import jaxdil
 from benchmarks import machine
 from benchmarks.tpu import bundles
-from benchmarks.tpu.chips import device_of, lowered
+from benchmarks.tpu.chips import CHIPS, chip_of, device_of, lowered
 from benchmarks.tpu.program import estimate
 
-__all__ = ["CACHE", "Build", "Cache", "Compiler"]
+__all__ = ["CACHE", "Build", "Cache", "Compiler", "header_of"]
 
 Build = Callable[[], tuple[Callable[..., Any], Sequence[Any]]]
 """What makes a function and its arguments, of which shapes and dtypes are enough."""
@@ -189,3 +189,23 @@ class Cache:
 
     def _key(self, text: str) -> str:
         return hashlib.sha256(f"{self._compiler}\n{text}".encode()).hexdigest()
+
+
+def header_of(
+    device: str, *, dtype: str | None, arguments: Sequence[str], command: str = "run"
+) -> dict[str, Any]:
+    """The first record of a result.
+
+    Raises:
+      ValueError: if the compiler is not installed, or does not know the chip.
+    """
+    chip = chip_of(device)
+    assert chip is not None
+    header = machine.header(device, device_of(chip), peers={}, arguments=arguments, command=command)
+    return header | {
+        "benchmark": "compiled" if command == "run" else f"{command}-compiled",
+        "libtpu": importlib.metadata.version("libtpu"),
+        "dtype": dtype,
+        "chip": CHIPS[chip]._asdict(),
+        "checked": "compiled only: nothing ran, no result was checked, no time was measured",
+    }

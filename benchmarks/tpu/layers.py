@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import jax
 
 import jaxdil
-from benchmarks import machine
 from benchmarks.case import Case, as_dtype, function, shapes
 from benchmarks.contenders import ARGUMENTS
 from benchmarks.run import free_path, progress, write
-from benchmarks.tpu.chips import CHIPS, chip_of, device_of
-from benchmarks.tpu.compiler import CACHE, Compiler
+from benchmarks.tpu.chips import chip_of
+from benchmarks.tpu.compiler import CACHE, Compiler, header_of
 from jaxdil._methods import METHODS, races
 from jaxdil._methods import load as load_method
 
@@ -56,7 +54,7 @@ def run(
     """
     chip = chip_of(device)
     assert chip is not None
-    header = _header(device, device_of(chip), dtype, arguments)
+    header = header_of(device, dtype=dtype, arguments=arguments)
     path = out or free_path(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     cases = [as_dtype(case, dtype) if dtype else case for case in cases]
@@ -116,18 +114,6 @@ def program(case: Case, mode: str) -> tuple[Callable[..., Any], list[jax.ShapeDt
     """The function of a case in a mode, and the shapes of its arguments."""
     held = shapes(case)
     return function(case, mode), [held[name] for name in ARGUMENTS[mode]]
-
-
-def _header(device: str, on: Any, dtype: str | None, arguments: Sequence[str]) -> dict[str, Any]:
-    chip = CHIPS[device.partition(":")[2]]
-    header = machine.header(device, on, peers={}, arguments=arguments)
-    return header | {
-        "benchmark": "compiled",
-        "libtpu": importlib.metadata.version("libtpu"),
-        "dtype": dtype,
-        "chip": chip._asdict(),
-        "checked": "compiled only: nothing ran, no result was checked, no time was measured",
-    }
 
 
 def _heard(mode: str, records: Sequence[dict[str, Any]]) -> str:
