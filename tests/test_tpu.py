@@ -156,6 +156,23 @@ def test_a_loop_counts_as_often_as_it_goes_round(v5e):
     assert 5 < many.cycles / few.cycles < 11
 
 
+@needs_compiler
+def test_a_network_is_compiled(tmp_path, user_defaults):
+    pytest.importorskip("equinox")
+    options = {"batch": 1, "size": 4, "cache_path": tmp_path / "cache.jsonl"}
+    found = [
+        results.load(
+            tpu.run_models(["equinox-mamba"], device="tpu:v5e", out=tmp_path / name, **options)
+        )
+        for name in ("first.jsonl", "again.jsonl")
+    ]
+    first, again = (result.records for result in found)
+    which = [(record["mode"], record["contender"]) for record in first]
+    assert which == [("infer", "lax"), ("infer", "auto"), ("step", "lax"), ("step", "auto")]
+    assert all(record["status"] == "ok" and record["cycles"] > 0 for record in first)
+    assert again == first  # nothing was compiled again: even how long that took is the same
+
+
 # --- reading the program --------------------------------------------------------------------------
 
 PROGRAM = """\
@@ -309,6 +326,28 @@ def test_the_report_says_what_was_compiled_what_lost_and_what_was_not(tmp_path):
     # 8190 bytes at 819 GB/s are 10 ns, and those 15 cycles of 1.5 GHz.
     assert "| fwd | 0.0 | 8.0 | 2.0 | 4.00 | `expand` |" in page
     assert (tmp_path / "figures" / "cycles-a.svg").exists()
+
+
+def test_the_report_of_networks(tmp_path):
+    header = result(tmp_path / "a.jsonl", {}).header | {"benchmark": "models-compiled"}
+    shared = {"kind": "result", "case": "b0", "mode": "step", "shape": [4, 8, 3]}
+    shared |= {"convolutions": 5, "ours": 4, "methods": {"xla": 1, "taps": 4}, "flops": 1}
+    priced = {"status": "ok", "temp_bytes": 10**6, "unpriced": {"reshape": 10**6}, "compile_s": 2}
+    slow = {"status": "slow", "reason": "not compiled within 1 s"}
+    records = [
+        shared | priced | {"contender": "lax", "cycles": 8000},
+        shared | priced | {"contender": "auto", "cycles": 2000},
+        shared | {"mode": "infer", "contender": "lax"} | slow,
+        shared | priced | {"mode": "infer", "contender": "auto", "cycles": 2000},
+    ]
+    found = results.Result(tmp_path / "a.jsonl", header, records)
+    assert found.kind == "models-compiled tpu:v5e"
+    report.write([found], docs=tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    row = "| 4 / 5 | 8.0 | 2.0 | 4.00 | 4 `taps`, 1 `xla` | 1.0 / 1.0 | 1.0 / 1.0 | 2 / 2 |"
+    assert f"| `b0` | 4x8x3 | training step {row}" in page
+    assert "in brackets the worst: training step 4.00 (4.00)." in page
+    assert "- b0 infer: `lax`: not compiled within 1 s" in page
 
 
 def test_estimates_are_compared_with_estimates(tmp_path):
