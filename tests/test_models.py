@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
 from models import (
     assert_as_good,
     assert_explained,
@@ -17,7 +18,7 @@ from models import (
 
 import jaxdil
 from benchmarks import zoo
-from jaxdil._methods import taps
+from jaxdil._methods import METHODS, taps
 
 pytestmark = pytest.mark.usefixtures("user_defaults")
 
@@ -149,6 +150,51 @@ def test_the_field_of_a_layer_of_flax(name):
     )
     for path, array in expected.items():
         assert (got[path] == array).all()
+
+
+# --- one artefact for three platforms -------------------------------------------------------------
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def exported(step, *args):
+    """``step`` from a file in which it stands lowered for each platform, and that file's program.
+
+    As arrays in a list: how a library names its trees is no part of a file.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    after = jax.tree.structure(jax.eval_shape(step, *args))
+
+    def flat(*leaves):
+        return jax.tree.leaves(step(*jax.tree.unflatten(tree, leaves)))
+
+    artefact = export.export(jax.jit(flat), platforms=PLATFORMS)(*leaves)
+    again = export.deserialize(artefact.serialize())
+    assert again.platforms == PLATFORMS
+
+    def call(*args):
+        return jax.tree.unflatten(after, again.call(*jax.tree.leaves(args)))
+
+    return call, artefact.mlir_module_serialized
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("name", ["linen-dp-sgd", "haiku-mobilenet-v1", "equinox-autoencoder"])
+@pytest.mark.parametrize("how", ["accelerate", "installed"])
+def test_an_exported_model_is_the_model(name, how):
+    """Inference and training, from one file, by the choices of each platform."""
+    model, step = built(name), stepping(name)
+    args = (model.params, model.state, model.batch)
+    if how == "accelerate":
+        call, program = exported(jaxdil.accelerate(step), *args)
+    else:
+        with jaxdil.installed():
+            call, program = exported(step, *args)
+    expected, *others = plain_runs(name)
+    assert_as_good(run(jit(call), model), expected, others)
+    rows = jaxdil.explain(step, gradients=False)(*args)
+    chosen = {row.choices[platform].method for row in rows for platform in PLATFORMS}
+    assert {method for method in METHODS if f"jaxdil.{method}".encode() in program} >= chosen
 
 
 # --- the zoo --------------------------------------------------------------------------------------
