@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("user_defaults")
 NETWORKS = {
     "keras-mobilenet-v2": ("block_2_add", 32, 0.01),
     "keras-mobilenet-v3-small": ("expanded_conv_3_project_bn", 32, 0.01),
-    "keras-efficientnet-b0": ("block3a_project_bn", 32, 0.01),
+    "keras-efficientnet-b0": ("block2a_project_bn", 32, 0.01),
     "keras-xception": ("block3_sepconv1_act", 71, 0.01),
     "keras-convnext-tiny": ("convnext_tiny_stage_1_block_0_identity", 32, 0.0002),
     "keras-resnet50": ("conv2_block2_out", 32, 0.01),
@@ -66,7 +66,7 @@ def fresh(network, rate):
 
 
 def fitted(model, seed=0):
-    """What `predict` gives, the gradients and statistics of the first step, ten losses of `fit`."""
+    """What `predict` gives, the gradients and statistics of the first step, the losses of `fit`."""
     network = model.keras
     params, state, (x, labels) = perturbed((model.params, model.state, model.batch), seed)
 
