@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from geometries import equations
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
@@ -88,9 +89,8 @@ def test_over_a_mesh():
 
 def test_where_the_types_say_how_arrays_are_sharded():
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        x, ids = (jax.reshard(a, P("rows")) for a in (X, IDS))
-        got = jax.jit(packed)(x, jax.reshard(W, P()), ids)
+    x, ids = (jax.device_put(a, NamedSharding(mesh, P("rows"))) for a in (X, IDS))
+    got = jax.jit(packed)(x, jax.device_put(W, NamedSharding(mesh, P())), ids)
     np.testing.assert_array_equal(got, packed(X, W))
 
 
