@@ -1,0 +1,319 @@
+"""How the kernels for a TPU cut a depthwise convolution of images into blocks, and at what cost.
+
+    y[n, p, q, c] = sum_{a, b}  x~[n, s p + d a - lo, s q + d b - lo, c] w[a, b, c]
+
+Channels lie in the 128 lanes of a register, image columns in its 8 sublanes. A block is some rows
+of some images, 128 channels or a multiple. Where an image does not fit, or where copying and
+computing would otherwise wait for each other, it is cut into blocks of rows, and the rows that two
+of them need are read twice. Of all the ways to cut, the one of the fewest estimated cycles is
+taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdil import _geometry
+from jaxdil._problem import Problem
+
+__all__ = [
+    *("LANES", "MOST_SUMS", "SUBLANES", "Axis", "Phase", "Plan", "Tap"),
+    *("plan_of", "plans_of", "reason"),
+]
+
+LANES, SUBLANES = 128, 8
+
+# Bytes that a program may have in the memory on the chip, of 16 MiB that the compiler grants; what
+# is left is for registers that it spills.
+MEMORY = 14 * 2**20
+
+# Taps of one axis of a kernel gradient at the most: each is a sum that stays in registers.
+MOST_SUMS = 25
+
+# Bytes that a v5e copies to or from its memory in a cycle: the plan is made for the chip with the
+# least of them.
+BYTES_A_CYCLE = 546
+
+# Cycles of a step of the grid beside its work, and instructions: what the compiler's final schedule
+# for a v5e holds, of which four vector operations to a cycle are most. docs/accelerators.md says
+# how it is read.
+STEP, TILE = 400, 60
+STAGED, CHECKED, COPIED, TAP, STORED, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.3, 0.6
+
+
+class Tap(NamedTuple):
+    """A tap of the kernel, and where the first output reads it in the padded axis."""
+
+    tap: int
+    offset: int
+
+
+class Phase(NamedTuple):
+    """Outputs ``phase, phase + step, ...`` of an axis, which read the same taps."""
+
+    phase: int
+    outputs: int
+    taps: tuple[Tap, ...]
+
+
+class Axis(NamedTuple):
+    """One axis: output ``q`` of a phase reads ``stride q + offset`` of the axis padded by lo."""
+
+    size: int
+    stride: int
+    step: int
+    lo: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the longest phase, which is the first."""
+        return self.phases[0].outputs
+
+    def window(self, outputs: int) -> int:
+        """Positions that some outputs of every phase read, from the first to the last."""
+        last = max((tap.offset for phase in self.phases for tap in phase.taps), default=0)
+        return self.stride * (outputs - 1) + last + 1
+
+
+def _up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One convolution of images, or the gradient by its kernel, and its blocks."""
+
+    batch: int
+    channels: int
+    kernel: tuple[int, int]
+    positions: tuple[int, int]
+    rows: Axis
+    columns: Axis
+    is_gradient: bool
+    itemsizes: tuple[int, int]
+    """Bytes of an element of x, and of one of y or of the cotangent."""
+    height: int
+    """Outputs of each phase of the rows in a block."""
+    images: int
+    """Images in a block."""
+    tiles: int
+    """Multiples of 128 channels in a block."""
+
+    @property
+    def all_tiles(self) -> int:
+        """Multiples of 128 channels."""
+        return -(-self.channels // LANES)
+
+    @property
+    def lanes(self) -> int:
+        """Channels that are computed together."""
+        return min(self.channels, LANES)
+
+    @property
+    def wide(self) -> int:
+        """Channels of a block."""
+        return self.lanes * self.tiles
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows in an image."""
+        return -(-self.rows.outputs // self.height)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks of channels, of images and of rows."""
+        return self.all_tiles // self.tiles, self.batch // self.images, self.blocks
+
+    @property
+    def window(self) -> int:
+        """Rows of x in a block."""
+        if self.blocks == 1:
+            return self.rows.size
+        return min(self.rows.window(self.height), self.rows.size)
+
+    @property
+    def out_rows(self) -> int:
+        """Rows of y, or of the cotangent, in a block."""
+        return min(self.height * self.rows.step, self.positions[0])
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The padded image of a block, in the memory on the chip."""
+        span, columns = self.rows.window(self.height), self.columns
+        if self.blocks == 1:
+            span = max(span, self.rows.lo + self.rows.size)
+        pitch = max(columns.window(columns.outputs), columns.lo + columns.size)
+        return span, _up(pitch, SUBLANES), self.lanes
+
+    @property
+    def result(self) -> tuple[int, int, int] | None:
+        """Where columns of several phases are put in order, before they are rounded."""
+        if self.columns.step == 1:
+            return None
+        return self.out_rows, _up(self.positions[1], SUBLANES), self.lanes
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip: two of each block, one being copied."""
+        x, y = self._copied
+        scratch = [self.image, *([self.result] if self.result else [])]
+        kernel = _up(math.prod(self.kernel), SUBLANES) * _up(self.wide, LANES) * 4
+        if self.is_gradient:
+            kernel += math.prod(self.kernel) * SUBLANES * LANES * self.tiles * 4
+        return 2 * (x + y + kernel) + sum(a * b * LANES * 4 for a, b, _ in scratch)
+
+    @property
+    def _copied(self) -> tuple[int, int]:
+        """Bytes of a block of x, and of y or the cotangent, as they lie in tiles."""
+        each = self.images * _up(self.wide, LANES)
+        x = self.window * _up(self.columns.size, SUBLANES) * self.itemsizes[0]
+        return each * x, each * self.out_rows * _up(self.positions[1], SUBLANES) * self.itemsizes[1]
+
+    @property
+    def instructions(self) -> int:
+        """Bundles of instructions of a step of the grid."""
+        taps = outputs = 0
+        for row in self.rows.phases:
+            height = min(self.height, row.outputs)
+            for column in self.columns.phases:
+                registers = height * -(-column.outputs // SUBLANES)
+                outputs += registers
+                taps += registers * len(row.taps) * len(column.taps)
+        staged = self.window * -(-self.columns.size // SUBLANES)
+        work = staged * (STAGED if self.blocks == 1 else CHECKED)
+        if self.is_gradient:
+            work += taps * CORRELATED
+        else:
+            work += taps * TAP + outputs * STORED
+        if self.result is not None:
+            work += outputs * COPIED
+        return math.ceil(self.images * self.tiles * (work + TILE))
+
+    def cycles(self, bytes_a_cycle: float = BYTES_A_CYCLE) -> int:
+        """Estimated cycles: each step copies one block and computes another, whichever is longer.
+
+        The first block must have come and the last be written before and after that.
+        """
+        x, y = self._copied
+        copied = (x + y) / bytes_a_cycle
+        each = max(copied, self.instructions) + STEP
+        image, blocks = math.prod(self.image) // SUBLANES // self.lanes, self.grid[0]
+        return math.ceil(math.prod(self.grid) * each + copied + blocks * image)
+
+
+# --- from a problem -------------------------------------------------------------------------------
+
+
+def _axis(
+    size: int, k: int, outputs: int, stride: int, dilation: int, input_dilation: int, lo: int, unit: int
+) -> Axis:
+    """An axis whose padding before is rounded up to ``unit``."""
+    found = _geometry.phases(
+        k, outputs, stride=stride, dilation=dilation, input_dilation=input_dilation, lo=lo
+    )
+    before = _up(max((phase.lo for phase in found if phase.taps), default=0), unit)
+    before = max(before, 0)
+    phases = []
+    for phase in found:
+        # Where the first output reads each tap. Taps that read padding alone are left out.
+        at = [phase.dilation * u - phase.lo for u in range(phase.taps)]
+        last = phase.stride * (phase.outputs - 1)
+        taps = [
+            Tap(phase.tap + phase.tap_step * u, before + start)
+            for u, start in enumerate(at)
+            if start < size and start + last >= 0
+        ]
+        phases.append(Phase(phase.phase, phase.outputs, tuple(taps)))
+    return Axis(size, found[0].stride, found[0].step, before, tuple(phases))
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(problem: Problem) -> Plan | None:
+    """The plan of the fewest cycles of a convolution or kernel gradient; None if none fits."""
+    fitting = [plan for plan in plans_of(problem) if plan.memory <= MEMORY]
+    return min(fitting, key=Plan.cycles, default=None)
+
+
+def plans_of(problem: Problem) -> Iterator[Plan]:
+    """All ways to cut a convolution into blocks that are looked at."""
+    gradient = problem.batch_groups > 1
+    # A kernel gradient (C, H, W, N) with (P, Q, N, C) is described by the convolution that it is
+    # the gradient of.
+    kernel, positions = problem.kernel, problem.positions
+    stride, dilation = problem.stride, problem.dilation
+    batch, channels = problem.batch, problem.channels
+    if gradient:
+        kernel, positions = positions, kernel
+        stride, dilation = dilation, stride
+        batch, channels = channels, batch
+    rows, columns = (
+        _axis(n, k, p, s, d, a, lo, unit)
+        for n, k, p, s, d, a, (lo, _), unit in zip(
+            problem.size,
+            kernel,
+            positions,
+            stride,
+            dilation,
+            problem.input_dilation,
+            problem.padding,
+            (1, SUBLANES),
+            strict=True,
+        )
+    )
+    y_dtype = problem.w_dtype if gradient else problem.out_dtype
+    plan = Plan(
+        batch=batch,
+        channels=channels,
+        kernel=(kernel[0], kernel[1]),
+        positions=(positions[0], positions[1]),
+        rows=rows,
+        columns=columns,
+        is_gradient=gradient,
+        itemsizes=(problem.x_dtype.itemsize, y_dtype.itemsize),
+        height=rows.outputs,
+        images=1,
+        tiles=1,
+    )
+    for tiles in _divisors(plan.all_tiles):
+        for images in _divisors(batch):
+            yield dataclasses.replace(plan, tiles=tiles, images=images)
+        # Rows are computed eight at a time.
+        heights = {_up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
+        for height in sorted(h for h in heights if h < rows.outputs):
+            yield dataclasses.replace(plan, tiles=tiles, height=height)
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, min(n, 16) + 1) if n % d == 0]
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernels cannot serve a convolution of images, or None."""
+    groups = max(problem.groups, problem.batch_groups)
+    gradient = problem.batch_groups > 1
+    if min(problem.groups, problem.batch_groups) > 1 or groups == 1:
+        return "it is not depthwise"
+    inner = problem.batch // groups if gradient else problem.group_channels
+    if inner != 1:
+        return f"{inner} channels a group, and it serves one"
+    if problem.out_channels != groups:
+        return f"{problem.out_channels // groups} outputs a channel, and it serves one"
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    if gradient and max(problem.input_dilation) > 1:
+        return "a kernel gradient with the input dilated"
+    if gradient and max(problem.positions) > MOST_SUMS:
+        return f"a kernel gradient of {max(problem.positions)} taps an axis, more than {MOST_SUMS}"
+    if plan_of(problem) is None:
+        least = min(plan.memory for plan in plans_of(problem))
+        return f"{least} bytes of a block and its halo in the memory on the chip, of {MEMORY}"
+    return None
