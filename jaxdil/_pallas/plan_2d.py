@@ -2,8 +2,9 @@
 
     y[n, p, q, c] = sum_{a, b}  x~[n, s p + d a - lo, s q + d b - lo, c] w[a, b, c]
 
-Channels lie in the 128 lanes of a register, image columns in its 8 sublanes. A block is some rows
-of some images, 128 channels or a multiple. Where an image does not fit, or where copying and
+Channels lie in the 128 lanes of a register, and in its 8 sublanes image columns, or images where
+those fill it better: the compiler lays out an array by the same rule if nothing else is wanted. A
+block is some rows of some images, 128 channels or a multiple. Where an image does not fit, or where copying and
 computing would otherwise wait for each other, it is cut into blocks of rows, and the rows that two
 of them need are read twice. Of all the ways to cut, the one of the fewest estimated cycles is
 taken.
@@ -100,10 +101,12 @@ class Plan:
     is_gradient: bool
     itemsizes: tuple[int, int]
     """Bytes of an element of x, and of one of y or of the cotangent."""
+    together: int
+    """Images that lie in the sublanes of a register; 0 where columns do."""
     height: int
     """Outputs of each phase of the rows in a block."""
     images: int
-    """Images in a block."""
+    """Images in a block, or groups of those that lie together."""
     tiles: int
     """Multiples of 128 channels in a block."""
 
@@ -130,7 +133,8 @@ class Plan:
     @property
     def grid(self) -> tuple[int, int, int]:
         """Blocks of channels, of images and of rows."""
-        return self.all_tiles // self.tiles, self.batch // self.images, self.blocks
+        images = self.images * max(self.together, 1)
+        return self.all_tiles // self.tiles, self.batch // images, self.blocks
 
     @property
     def window(self) -> int:
@@ -145,37 +149,48 @@ class Plan:
         return min(self.height * self.rows.step, self.positions[0])
 
     @property
-    def image(self) -> tuple[int, int, int]:
+    def image(self) -> tuple[int, ...]:
         """The padded image of a block, in the memory on the chip."""
         span, columns = self.rows.window(self.height), self.columns
         if self.blocks == 1:
             span = max(span, self.rows.lo + self.rows.size)
         pitch = max(columns.window(columns.outputs), columns.lo + columns.size)
+        if self.together:
+            return span, pitch, self.together, self.lanes
         return span, _up(pitch, SUBLANES), self.lanes
 
     @property
-    def result(self) -> tuple[int, int, int] | None:
-        """Where columns of several phases are put in order, before they are rounded."""
-        if self.columns.step == 1:
+    def result(self) -> tuple[int, ...] | None:
+        """Where phases are put in order before they are rounded: only float32 is stored in steps."""
+        if self.rows.step == self.columns.step == 1:
             return None
+        if self.together:
+            return self.out_rows, self.positions[1], self.together, self.lanes
         return self.out_rows, _up(self.positions[1], SUBLANES), self.lanes
 
     @property
     def memory(self) -> int:
         """Bytes in the memory on the chip: two of each block, one being copied."""
+        taps, register = math.prod(self.kernel), SUBLANES * LANES * 4
         x, y = self._copied
-        scratch = [self.image, *([self.result] if self.result else [])]
-        kernel = _up(math.prod(self.kernel), SUBLANES) * _up(self.wide, LANES) * 4
+        work = self._registers(*self.image[:2])
+        if self.result is not None:
+            work += self._registers(*self.result[:2])
         if self.is_gradient:
-            kernel += math.prod(self.kernel) * SUBLANES * LANES * self.tiles * 4
-        return 2 * (x + y + kernel) + sum(a * b * LANES * 4 for a, b, _ in scratch)
+            work += taps * self.tiles
+        return 2 * (x + y) + (work + 2 * taps * self.tiles) * register
+
+    def _registers(self, rows: int, columns: int) -> int:
+        """Registers that some rows of some columns fill."""
+        return rows * (columns if self.together else -(-columns // SUBLANES))
 
     @property
     def _copied(self) -> tuple[int, int]:
         """Bytes of a block of x, and of y or the cotangent, as they lie in tiles."""
-        each = self.images * _up(self.wide, LANES)
-        x = self.window * _up(self.columns.size, SUBLANES) * self.itemsizes[0]
-        return each * x, each * self.out_rows * _up(self.positions[1], SUBLANES) * self.itemsizes[1]
+        each = self.images * _up(self.wide, LANES) * (self.together or SUBLANES)
+        x = self._registers(self.window, self.columns.size) * self.itemsizes[0]
+        y = self._registers(self.out_rows, self.positions[1]) * self.itemsizes[1]
+        return each * x, each * y
 
     @property
     def instructions(self) -> int:
@@ -184,11 +199,11 @@ class Plan:
         for row in self.rows.phases:
             height = min(self.height, row.outputs)
             for column in self.columns.phases:
-                registers = height * -(-column.outputs // SUBLANES)
+                registers = self._registers(height, column.outputs)
                 outputs += registers
                 taps += registers * len(row.taps) * len(column.taps)
-        staged = self.window * -(-self.columns.size // SUBLANES)
-        work = staged * (STAGED if self.blocks == 1 else CHECKED)
+        work = self._registers(self.window, self.columns.size)
+        work *= STAGED if self.blocks == 1 else CHECKED
         if self.is_gradient:
             work += taps * CORRELATED
         else:
@@ -205,8 +220,8 @@ class Plan:
         x, y = self._copied
         copied = (x + y) / bytes_a_cycle
         each = max(copied, self.instructions) + STEP
-        image, blocks = math.prod(self.image) // SUBLANES // self.lanes, self.grid[0]
-        return math.ceil(math.prod(self.grid) * each + copied + blocks * image)
+        cleared = self.grid[0] * self._registers(*self.image[:2])
+        return math.ceil(math.prod(self.grid) * each + copied + cleared)
 
 
 # --- from a problem -------------------------------------------------------------------------------
@@ -254,6 +269,9 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
         kernel, positions = positions, kernel
         stride, dilation = dilation, stride
         batch, channels = channels, batch
+    together = 0
+    if problem.size[1] % SUBLANES:
+        together = next((n for n in (8, 4, 2) if batch % n == 0 and (n == 8 or batch == n)), 0)
     rows, columns = (
         _axis(n, k, p, s, d, a, lo, unit)
         for n, k, p, s, d, a, (lo, _), unit in zip(
@@ -264,7 +282,7 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
             dilation,
             problem.input_dilation,
             problem.padding,
-            (1, SUBLANES),
+            (1, 1 if together else SUBLANES),
             strict=True,
         )
     )
@@ -278,12 +296,13 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
         columns=columns,
         is_gradient=gradient,
         itemsizes=(problem.x_dtype.itemsize, y_dtype.itemsize),
+        together=together,
         height=rows.outputs,
         images=1,
         tiles=1,
     )
     for tiles in _divisors(plan.all_tiles):
-        for images in _divisors(batch):
+        for images in _divisors(batch // max(together, 1)):
             yield dataclasses.replace(plan, tiles=tiles, images=images)
         # Rows are computed eight at a time.
         heights = {_up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}

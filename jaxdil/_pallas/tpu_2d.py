@@ -22,10 +22,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._pallas.plan_2d import Axis, Phase, Plan
+from jaxdil._layout import transpose
+from jaxdil._pallas.plan_2d import SUBLANES, Axis, Phase, Plan
 
 __all__ = [
-    *("clear", "convolution", "cost", "over", "repeat", "split", "stage", "steps"),
+    *("arranged", "clear", "convolution", "cost", "over", "repeat", "split", "stage", "steps"),
     *("x_block", "y_block"),
 ]
 
@@ -41,14 +42,16 @@ def convolution(
 ) -> jax.Array:
     """(N, P, Q, C) in ``dtype`` of x (N, H, W, C) and w (K, L, C)."""
     taps = plan.kernel[0] * plan.kernel[1]
-    shape = (plan.batch, *plan.positions, plan.channels)
     scratch = [plan.image] if plan.result is None else [plan.image, plan.result]
-    return pl.pallas_call(
+    weights = pl.BlockSpec((taps, 1, plan.wide), lambda c, n, i: (0, 0, c))  # noqa: ARG005
+    y = pl.pallas_call(
         functools.partial(_convolve, plan=plan),
         grid=plan.grid,
-        in_specs=[x_block(plan), pl.BlockSpec((taps, plan.wide), lambda c, n, i: (0, c))],  # noqa: ARG005
+        in_specs=[x_block(plan), weights],
         out_specs=y_block(plan),
-        out_shape=jax.ShapeDtypeStruct(shape, dtype),
+        out_shape=jax.ShapeDtypeStruct(
+            _order(plan, plan.batch, *plan.positions, plan.channels), dtype
+        ),
         scratch_shapes=[pltpu.VMEM(each, jnp.float32) for each in scratch],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
@@ -56,28 +59,44 @@ def convolution(
         cost_estimate=cost(plan, x, dtype),
         name="jaxdil_depthwise_2d",
         interpret=interpret,
-    )(x, w.reshape(taps, plan.channels).astype(jnp.float32))
+    )(arranged(plan, x), w.reshape(taps, 1, plan.channels).astype(jnp.float32))
+    return transpose(y, (2, 0, 1, 3)) if plan.together else y
 
 
 # --- blocks ---------------------------------------------------------------------------------------
 
 
+def _order(plan: Plan, n: Any, h: Any, w: Any, c: Any) -> tuple[Any, ...]:
+    """Something of each axis in the order of a kernel: what lies in the sublanes comes third."""
+    return (h, w, n, c) if plan.together else (n, h, w, c)
+
+
+def arranged(plan: Plan, x: jax.Array) -> jax.Array:
+    """(N, H, W, C) in the order of a kernel."""
+    return transpose(x, (1, 2, 0, 3)) if plan.together else x
+
+
 def x_block(plan: Plan) -> pl.BlockSpec:
     """The rows that a step reads: whole images, or a window that overlaps the next."""
-    shape = (plan.images, plan.window, plan.columns.size, plan.wide)
+    images = plan.images * max(plan.together, 1)
+    shape = _order(plan, images, plan.window, plan.columns.size, plan.wide)
     if plan.blocks == 1:
-        return pl.BlockSpec(shape, lambda c, n, i: (n, i, 0, c))
+        return pl.BlockSpec(shape, lambda c, n, i: _order(plan, n, i, 0, c))
 
     def index(c: Any, n: Any, i: Any) -> tuple[Any, ...]:
-        return n * plan.images, _first(plan, i), 0, c * plan.wide
+        # The compiler wants proof that channels begin with a tile.
+        channel = c * plan.wide if plan.grid[0] > 1 else 0
+        image = n * images if plan.grid[1] > 1 else 0
+        return _order(plan, image, _first(plan, i), 0, channel)
 
     return pl.BlockSpec(tuple(map(pl.Element, shape)), index)
 
 
 def y_block(plan: Plan) -> pl.BlockSpec:
     """The rows of the output, or of its cotangent."""
-    shape = (plan.images, plan.out_rows, plan.positions[1], plan.wide)
-    return pl.BlockSpec(shape, lambda c, n, i: (n, i, 0, c))
+    images = plan.images * max(plan.together, 1)
+    shape = _order(plan, images, plan.out_rows, plan.positions[1], plan.wide)
+    return pl.BlockSpec(shape, lambda c, n, i: _order(plan, n, i, 0, c))
 
 
 def cost(plan: Plan, x: jax.Array, y_dtype: Any) -> pl.CostEstimate:
@@ -119,15 +138,25 @@ def split(count: int, together: int, body: Callable[[Any, int], None]) -> None:
         body(whole * together, rest)
 
 
-def over(plan: Plan, body: Callable[[Any, Any, Any], None]) -> None:
-    """``body(image, tile, lanes)`` for each image of a block and each 128 of its channels."""
+def over(plan: Plan, body: Callable[[Callable[[Any], Any], Any, Any], None]) -> None:
+    """``body(image of, tile, lanes)`` for each image of a block and each 128 of its channels.
 
-    def lanes(tile: Any) -> Any:
-        if plan.tiles == 1:
-            return slice(None)
-        return pl.ds(pl.multiple_of(tile * plan.lanes, plan.lanes), plan.lanes)
+    ``image of`` a block is (H, W, C), or (H, W, N, C) of the images that lie together.
+    """
 
-    repeat(plan.images, lambda n: repeat(plan.tiles, lambda tile: body(n, tile, lanes(tile))))
+    def one(n: Any, tile: Any) -> None:
+        lanes: Any = slice(None)
+        if plan.tiles > 1:
+            lanes = pl.ds(pl.multiple_of(tile * plan.lanes, plan.lanes), plan.lanes)
+        images = n
+        if plan.together and plan.images > 1:
+            images = pl.ds(pl.multiple_of(n * plan.together, plan.together), plan.together)
+        elif plan.together:
+            images = slice(None)
+        at = _order(plan, images, slice(None), slice(None), lanes)
+        body(lambda block: block.at[at], tile, lanes)
+
+    repeat(plan.images, lambda n: repeat(plan.tiles, lambda tile: one(n, tile)))
 
 
 def steps(axis: Axis, first: Any, count: int, offset: Any) -> Any:
@@ -148,27 +177,31 @@ def clear(image: Any) -> None:
 
 
 def stage(x: Any, image: Any, plan: Plan, i: Any) -> None:
-    """Write rows of x (H, W, C) of block ``i`` to where they lie in the padded image."""
+    """Write rows of x of block ``i`` to where they lie in the padded image."""
     columns = pl.ds(plan.columns.lo, plan.columns.size)
-    if plan.blocks == 1:
 
+    def copy(count: int, below: int) -> None:
         def rows(r: Any, count: int) -> None:
-            rows = x[pl.ds(r, count)].astype(image.dtype)
-            image[pl.ds(r + plan.rows.lo, count), columns, :] = rows
+            image[pl.ds(r + below, count), columns] = x[pl.ds(r, count)].astype(image.dtype)
 
-        split(plan.rows.size, COPIED, rows)
+        split(count, COPIED, rows)
+
+    if plan.blocks == 1:
+        copy(plan.rows.size, plan.rows.lo)
         return
 
-    # Rows of the image may lie outside of x, and the block then begins further down.
-    top = _top(plan, i)
-    shift = _first(plan, i) - top
+    # At the edge rows of the image lie outside of x, and the block begins elsewhere.
+    top, first = _top(plan, i), _first(plan, i)
+    edge = (top < 0) | (top + image.shape[0] > plan.rows.size)
 
     def row(r: Any) -> None:
         inside = (top + r >= 0) & (top + r < plan.rows.size)
-        row = x[jnp.clip(r - shift, 0, plan.window - 1)].astype(image.dtype)
-        image[r, columns, :] = jnp.where(inside, row, 0.0)
+        row = x[jnp.clip(top + r - first, 0, plan.window - 1)].astype(image.dtype)
+        image[r, columns] = jnp.where(inside, row, 0.0)
 
-    repeat(image.shape[0], row)
+    pl.when(edge)(lambda: repeat(image.shape[0], row))
+    if image.shape[0] == plan.window:
+        pl.when(jnp.logical_not(edge))(lambda: copy(plan.window, 0))
 
 
 # --- the convolution ------------------------------------------------------------------------------
@@ -178,17 +211,17 @@ def _convolve(x: Any, w: Any, y: Any, image: Any, *results: Any, plan: Plan) -> 
     i = pl.program_id(2)
     pl.when((pl.program_id(1) == 0) & (i == 0))(lambda: clear(image))
 
-    def one(n: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
-        stage(x.at[n, :, :, lanes], image, plan, i)
-        out = y.at[n, :, :, lanes]
+    def one(image_of: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
+        stage(image_of(x), image, plan, i)
+        out = image_of(y)
         for phase in plan.rows.phases:
             for side in plan.columns.phases:
                 to = results[0] if results else out
-                _sums(image, w.at[:, lanes], to, plan, phase, side)
+                _sums(image, w.at[:, :, lanes], to, plan, phase, side)
         for result in results:
 
             def copy(r: Any, count: int, result: Any = result) -> None:
-                rows = result[pl.ds(r, count), : plan.positions[1], :]
+                rows = result[pl.ds(r, count), : plan.positions[1]]
                 out[pl.ds(r, count)] = rows.astype(out.dtype)
 
             split(plan.out_rows, COPIED, copy)
@@ -197,22 +230,24 @@ def _convolve(x: Any, w: Any, y: Any, image: Any, *results: Any, plan: Plan) -> 
 
 
 def _sums(image: Any, w: Any, y: Any, plan: Plan, phase: Phase, side: Phase) -> None:
-    """The outputs of one phase of rows and one of columns, some rows of 8 or 16 columns a time."""
+    """The outputs of one phase of rows and one of columns, some rows of some columns a time."""
     many = len(phase.taps) * len(side.taps)
     # So many sums that each weight is loaded for several, so few that they stay in registers.
-    width, together = (16, 8) if many <= 32 and side.outputs > 8 else (8, 16)
-    height = plan.height if plan.blocks > 1 else phase.outputs
+    wide, high = (2, 8) if many <= 32 and (plan.together or side.outputs > SUBLANES) else (1, 16)
+    if not plan.together:
+        wide *= SUBLANES
     rows, columns = plan.rows, plan.columns
 
-    def block(r: Any, count: int, q: Any, wide: int) -> None:
+    def block(r: Any, height: int, q: Any, width: int) -> None:
         def row_of_taps(total: Any, row: Any, offset: Any) -> Any:
             for each in side.taps:
-                at = steps(rows, r, count, offset), steps(columns, q, wide, each.offset)
-                weight = w[pl.ds(row * plan.kernel[1] + each.tap, 1), :]
-                total = total + image[*at, :] * weight[None]
+                at = steps(rows, r, height, offset), steps(columns, q, width, each.offset)
+                weight = w[row * plan.kernel[1] + each.tap]
+                weight = weight.reshape((1,) * (total.ndim - 2) + weight.shape)
+                total = total + image[at] * weight
             return total
 
-        total = jnp.zeros((count, wide, image.shape[2]), jnp.float32)
+        total = jnp.zeros((height, width, *image.shape[2:]), jnp.float32)
         if many <= MOST_TAPS:
             for each in phase.taps:
                 total = row_of_taps(total, *each)
@@ -225,13 +260,13 @@ def _sums(image: Any, w: Any, y: Any, plan: Plan, phase: Phase, side: Phase) -> 
                 return row_of_taps(total, first.tap + tap * u, first.offset + offset * u)
 
             total = lax.fori_loop(np.int32(0), np.int32(len(phase.taps)), add, total)
-        to_rows = pl.ds(r * rows.step + phase.phase, count, rows.step)
-        y[to_rows, pl.ds(q * columns.step + side.phase, wide, columns.step), :] = total.astype(
-            y.dtype
+        to = (
+            pl.ds(r * rows.step + phase.phase, height, rows.step),
+            pl.ds(q * columns.step + side.phase, width, columns.step),
         )
+        y[to] = total.astype(y.dtype)
 
-    split(
-        height,
-        together,
-        lambda r, count: split(side.outputs, width, lambda q, wide: block(r, count, q, wide)),
-    )
+    def row(r: Any, height: int) -> None:
+        split(side.outputs, wide, lambda q, width: block(r, height, q, width))
+
+    split(plan.height if plan.blocks > 1 else phase.outputs, high, row)

@@ -3,8 +3,8 @@
     dw[a, b, c] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, c] g[n, p, q, c]
 
 x lies in a padded image as it does for the convolution, and a register of it is loaded from
-wherever a tap lies. The sums of some taps stay in registers while all rows of a block go by, eight
-columns at a time; what the eight have added up to is told apart only after the last block.
+wherever a tap lies. The sums of some taps stay in registers while all rows of a block go by; what
+lies in the eight sublanes is added up only after the last block.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.plan_2d import MOST_SUMS, SUBLANES, Plan, Tap
-from jaxdil._pallas.tpu_2d import clear, cost, over, repeat, split, stage, steps, x_block, y_block
+from jaxdil._pallas.tpu_2d import arranged, clear, cost, over, repeat, split, stage, steps, x_block, y_block
 
 __all__ = ["kernel_gradient"]
 
 # Rows that are multiplied together.
-TOGETHER = 8
+TOGETHER = 16
 
 
 def kernel_gradient(
@@ -49,7 +49,7 @@ def kernel_gradient(
         cost_estimate=cost(plan, x, g.dtype),
         name="jaxdil_depthwise_2d_kernel_gradient",
         interpret=interpret,
-    )(x, g)
+    )(arranged(plan, x), arranged(plan, g))
     return dw.reshape(*plan.kernel, plan.channels).astype(dtype)
 
 
@@ -61,9 +61,9 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
         clear(image)
         repeat(plan.tiles, lambda tile: clear(sums.at[tile]))
 
-    def one(n: Any, tile: Any, lanes: Any) -> None:
-        stage(x.at[n, :, :, lanes], image, plan, i)
-        _add(image, g.at[n, :, :, lanes], sums.at[tile], plan, i)
+    def one(image_of: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
+        stage(image_of(x), image, plan, i)
+        _add(image, image_of(g), sums.at[tile], plan, i)
 
     over(plan, one)
 
@@ -85,6 +85,15 @@ def _add(image: Any, g: Any, sums: Any, plan: Plan, i: Any) -> None:
         _add_taps(image, g, sums, plan, i, taps)
 
 
+def _folded(rows: jax.Array) -> jax.Array:
+    """The sum of rows, by halves: a reduction would mask registers that are not full."""
+    half, odd = divmod(rows.shape[0], 2)
+    if not half:
+        return rows[0]
+    total = _folded(rows[:half] + rows[half : 2 * half])
+    return total + rows[2 * half] if odd else total
+
+
 def _add_taps(
     image: Any, g: Any, sums: Any, plan: Plan, i: Any, taps: list[tuple[Tap, Tap]]
 ) -> None:
@@ -92,7 +101,7 @@ def _add_taps(
 
     def columns(q: Any, wide: int) -> None:
         def rows(carry: tuple[Any, ...], r: Any, count: int) -> tuple[Any, ...]:
-            part = g[pl.ds(r, count), pl.ds(q, wide), :].astype(jnp.float32)
+            part = g[pl.ds(r, count), pl.ds(q, wide)].astype(jnp.float32)
             if rest:
                 # The last block has rows that are none of the cotangent's.
                 row = i * plan.height + r + lax.broadcasted_iota(np.int32, part.shape, 0)
@@ -100,10 +109,10 @@ def _add_taps(
             added = []
             for total, (a, b) in zip(carry, taps, strict=True):
                 at = steps(plan.rows, r, count, a.offset), steps(plan.columns, q, wide, b.offset)
-                added.append(total + (image[*at, :] * part).sum(axis=0))
+                added.append(total + _folded(image[at] * part))
             return tuple(added)
 
-        carry = (jnp.zeros((wide, plan.lanes), jnp.float32),) * len(taps)
+        carry = (jnp.zeros((wide, *image.shape[2:]), jnp.float32),) * len(taps)
         whole, left = divmod(plan.out_rows, TOGETHER)
         if whole:
 
@@ -114,6 +123,7 @@ def _add_taps(
         if left:
             carry = rows(carry, whole * TOGETHER, left)
         for total, (a, b) in zip(carry, taps, strict=True):
-            sums[a.tap * plan.kernel[1] + b.tap, :wide, :] += total
+            total = total.reshape(-1, plan.lanes)
+            sums[a.tap * plan.kernel[1] + b.tap, : total.shape[0], :] += total
 
-    split(plan.columns.outputs, SUBLANES, columns)
+    split(plan.columns.outputs, 1 if plan.together else SUBLANES, columns)
