@@ -42,11 +42,14 @@ MOST_SUMS = 25
 # least of them.
 BYTES_A_CYCLE = 546
 
-# Cycles of a step of the grid beside its work, and instructions: what the compiler's final schedule
-# for a v5e holds, of which four vector operations to a cycle are most. docs/accelerators.md says
-# how it is read.
+# Bytes that the compiler brings into another order in a cycle, by its own estimate.
+REORDERED = 80
+
+# Cycles of a step of the grid beside its work, and words of instructions for a register: staged,
+# staged at an edge, rounded, and for each tap. So the listings of the compiler for a v5e have it
+# (docs/accelerators.md): four vector operations to a word, and a tap is two.
 STEP, TILE = 400, 60
-STAGED, CHECKED, COPIED, TAP, STORED, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.3, 0.6
+STAGED, CHECKED, COPIED, TAP, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.6
 
 
 class Tap(NamedTuple):
@@ -82,6 +85,15 @@ class Axis(NamedTuple):
         """Positions that some outputs of every phase read, from the first to the last."""
         last = max((tap.offset for phase in self.phases for tap in phase.taps), default=0)
         return self.stride * (outputs - 1) + last + 1
+
+
+def _together(batch: int, columns: int) -> int:
+    """How many images the compiler would lay into the sublanes of a tile; 0 if columns."""
+    if columns % SUBLANES == 0:
+        return 0
+    if batch % SUBLANES == 0:
+        return SUBLANES
+    return batch if batch in (2, 4) else 0
 
 
 def _up(n: int, unit: int) -> int:
@@ -193,6 +205,24 @@ class Plan:
         return each * x, each * y
 
     @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        return math.prod(self.grid) * sum(self._copied)
+
+    @property
+    def reordered(self) -> int:
+        """Bytes of x and y that lie in another order, unless what is around can do without."""
+        x, y = (
+            self.batch * size[0] * size[1] * self.channels * itemsize
+            for size, itemsize in zip(
+                ((self.rows.size, self.columns.size), self.positions), self.itemsizes, strict=True
+            )
+        )
+        usual_x = _together(self.batch, self.columns.size)
+        usual_y = _together(self.batch, self.positions[1])
+        return x * (usual_x != self.together) + y * (usual_y != self.together)
+
+    @property
     def instructions(self) -> int:
         """Bundles of instructions of a step of the grid."""
         taps = outputs = 0
@@ -207,7 +237,7 @@ class Plan:
         if self.is_gradient:
             work += taps * CORRELATED
         else:
-            work += taps * TAP + outputs * STORED
+            work += taps * TAP
         if self.result is not None:
             work += outputs * COPIED
         return math.ceil(self.images * self.tiles * (work + TILE))
@@ -221,7 +251,8 @@ class Plan:
         copied = (x + y) / bytes_a_cycle
         each = max(copied, self.instructions) + STEP
         cleared = self.grid[0] * self._registers(*self.image[:2])
-        return math.ceil(math.prod(self.grid) * each + copied + cleared)
+        reordered = self.reordered / REORDERED
+        return math.ceil(math.prod(self.grid) * each + copied + cleared + reordered)
 
 
 # --- from a problem -------------------------------------------------------------------------------
@@ -269,45 +300,44 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
         kernel, positions = positions, kernel
         stride, dilation = dilation, stride
         batch, channels = channels, batch
-    together = 0
-    if problem.size[1] % SUBLANES:
-        together = next((n for n in (8, 4, 2) if batch % n == 0 and (n == 8 or batch == n)), 0)
-    rows, columns = (
-        _axis(n, k, p, s, d, a, lo, unit)
-        for n, k, p, s, d, a, (lo, _), unit in zip(
-            problem.size,
-            kernel,
-            positions,
-            stride,
-            dilation,
-            problem.input_dilation,
-            problem.padding,
-            (1, 1 if together else SUBLANES),
-            strict=True,
-        )
-    )
     y_dtype = problem.w_dtype if gradient else problem.out_dtype
-    plan = Plan(
-        batch=batch,
-        channels=channels,
-        kernel=(kernel[0], kernel[1]),
-        positions=(positions[0], positions[1]),
-        rows=rows,
-        columns=columns,
-        is_gradient=gradient,
-        itemsizes=(problem.x_dtype.itemsize, y_dtype.itemsize),
-        together=together,
-        height=rows.outputs,
-        images=1,
-        tiles=1,
-    )
-    for tiles in _divisors(plan.all_tiles):
-        for images in _divisors(batch // max(together, 1)):
-            yield dataclasses.replace(plan, tiles=tiles, images=images)
+    orders = {_together(batch, size) for size in (problem.size[1], positions[1])} | {0}
+    for together in sorted(orders):
+        rows, columns = (
+            _axis(n, k, p, s, d, a, lo, unit)
+            for n, k, p, s, d, a, (lo, _), unit in zip(
+                problem.size,
+                kernel,
+                positions,
+                stride,
+                dilation,
+                problem.input_dilation,
+                problem.padding,
+                (1, 1 if together else SUBLANES),
+                strict=True,
+            )
+        )
+        plan = Plan(
+            batch=batch,
+            channels=channels,
+            kernel=(kernel[0], kernel[1]),
+            positions=(positions[0], positions[1]),
+            rows=rows,
+            columns=columns,
+            is_gradient=gradient,
+            itemsizes=(problem.x_dtype.itemsize, y_dtype.itemsize),
+            together=together,
+            height=rows.outputs,
+            images=1,
+            tiles=1,
+        )
         # Rows are computed eight at a time.
         heights = {_up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
-        for height in sorted(h for h in heights if h < rows.outputs):
-            yield dataclasses.replace(plan, tiles=tiles, height=height)
+        for tiles in _divisors(plan.all_tiles):
+            for images in _divisors(batch // max(together, 1)):
+                yield dataclasses.replace(plan, tiles=tiles, images=images)
+            for height in sorted(h for h in heights if h < rows.outputs):
+                yield dataclasses.replace(plan, tiles=tiles, height=height)
 
 
 def _divisors(n: int) -> list[int]:

@@ -46,7 +46,7 @@ def kernel_gradient(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
         ),
-        cost_estimate=cost(plan, x, g.dtype),
+        cost_estimate=cost(plan),
         name="jaxdil_depthwise_2d_kernel_gradient",
         interpret=interpret,
     )(arranged(plan, x), arranged(plan, g))
