@@ -2,9 +2,9 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis and of images, and their gradients. What a kernel does and which problems it
-can serve stands with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is
-right, and slow.
+Depthwise convolutions along one axis and of images, and their gradients. What a kernel does and
+which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it is
+interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
-    interpret = conv.platform != "tpu"
-    return (_apply_1d if problem.rank == 1 else _apply_2d)(x, w, problem, interpret)
+    kernels = _rows if problem.rank == 1 else _images
+    return kernels(x, w, problem, interpret=conv.platform != "tpu")
 
 
-def _apply_1d(x: jax.Array, w: jax.Array, problem: Problem, interpret: bool) -> jax.Array:
+def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_1d
 
     plan = plan_1d.plan_of(problem)
@@ -48,7 +48,7 @@ def _apply_1d(x: jax.Array, w: jax.Array, problem: Problem, interpret: bool) -> 
     return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
 
 
-def _apply_2d(x: jax.Array, w: jax.Array, problem: Problem, interpret: bool) -> jax.Array:
+def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_2d, tpu_2d_gradient
 
     plan = plan_2d.plan_of(problem)

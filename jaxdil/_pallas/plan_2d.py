@@ -4,10 +4,9 @@
 
 Channels lie in the 128 lanes of a register, and in its 8 sublanes image columns, or images where
 those fill it better: the compiler lays out an array by the same rule if nothing else is wanted. A
-block is some rows of some images, 128 channels or a multiple. Where an image does not fit, or where copying and
-computing would otherwise wait for each other, it is cut into blocks of rows, and the rows that two
-of them need are read twice. Of all the ways to cut, the one of the fewest estimated cycles is
-taken.
+block is some rows of some images, 128 channels or a multiple. Where an image does not fit, or where
+copying and computing would wait for each other, it is cut into blocks of rows, and the rows that
+two of them need are read twice. Of all the ways to cut, the one of the fewest cycles is taken.
 """
 
 from __future__ import annotations
@@ -16,17 +15,22 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil import _geometry
+from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._problem import Problem
 
 __all__ = [
-    *("LANES", "MOST_SUMS", "SUBLANES", "Axis", "Phase", "Plan", "Tap"),
-    *("plan_of", "plans_of", "reason"),
+    "LANES",
+    "MEMORY",
+    "MOST_SUMS",
+    "SUBLANES",
+    "Plan",
+    "plan_of",
+    "plans_of",
+    "reason",
 ]
 
 LANES, SUBLANES = 128, 8
@@ -52,41 +56,6 @@ STEP, TILE = 400, 60
 STAGED, CHECKED, COPIED, TAP, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.6
 
 
-class Tap(NamedTuple):
-    """A tap of the kernel, and where the first output reads it in the padded axis."""
-
-    tap: int
-    offset: int
-
-
-class Phase(NamedTuple):
-    """Outputs ``phase, phase + step, ...`` of an axis, which read the same taps."""
-
-    phase: int
-    outputs: int
-    taps: tuple[Tap, ...]
-
-
-class Axis(NamedTuple):
-    """One axis: output ``q`` of a phase reads ``stride q + offset`` of the axis padded by lo."""
-
-    size: int
-    stride: int
-    step: int
-    lo: int
-    phases: tuple[Phase, ...]
-
-    @property
-    def outputs(self) -> int:
-        """Outputs of the longest phase, which is the first."""
-        return self.phases[0].outputs
-
-    def window(self, outputs: int) -> int:
-        """Positions that some outputs of every phase read, from the first to the last."""
-        last = max((tap.offset for phase in self.phases for tap in phase.taps), default=0)
-        return self.stride * (outputs - 1) + last + 1
-
-
 def _together(batch: int, columns: int) -> int:
     """How many images the compiler would lay into the sublanes of a tile; 0 if columns."""
     if columns % SUBLANES == 0:
@@ -94,10 +63,6 @@ def _together(batch: int, columns: int) -> int:
     if batch % SUBLANES == 0:
         return SUBLANES
     return batch if batch in (2, 4) else 0
-
-
-def _up(n: int, unit: int) -> int:
-    return -(-n // unit) * unit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,16 +134,16 @@ class Plan:
         pitch = max(columns.window(columns.outputs), columns.lo + columns.size)
         if self.together:
             return span, pitch, self.together, self.lanes
-        return span, _up(pitch, SUBLANES), self.lanes
+        return span, up(pitch, SUBLANES), self.lanes
 
     @property
     def result(self) -> tuple[int, ...] | None:
-        """Where phases are put in order before they are rounded: only float32 is stored in steps."""
+        """Where phases are put in order before they are rounded: steps are for float32 only."""
         if self.rows.step == self.columns.step == 1:
             return None
         if self.together:
             return self.out_rows, self.positions[1], self.together, self.lanes
-        return self.out_rows, _up(self.positions[1], SUBLANES), self.lanes
+        return self.out_rows, up(self.positions[1], SUBLANES), self.lanes
 
     @property
     def memory(self) -> int:
@@ -199,7 +164,7 @@ class Plan:
     @property
     def _copied(self) -> tuple[int, int]:
         """Bytes of a block of x, and of y or the cotangent, as they lie in tiles."""
-        each = self.images * _up(self.wide, LANES) * (self.together or SUBLANES)
+        each = self.images * up(self.wide, LANES) * (self.together or SUBLANES)
         x = self._registers(self.window, self.columns.size) * self.itemsizes[0]
         y = self._registers(self.out_rows, self.positions[1]) * self.itemsizes[1]
         return each * x, each * y
@@ -258,29 +223,6 @@ class Plan:
 # --- from a problem -------------------------------------------------------------------------------
 
 
-def _axis(
-    size: int, k: int, outputs: int, stride: int, dilation: int, input_dilation: int, lo: int, unit: int
-) -> Axis:
-    """An axis whose padding before is rounded up to ``unit``."""
-    found = _geometry.phases(
-        k, outputs, stride=stride, dilation=dilation, input_dilation=input_dilation, lo=lo
-    )
-    before = _up(max((phase.lo for phase in found if phase.taps), default=0), unit)
-    before = max(before, 0)
-    phases = []
-    for phase in found:
-        # Where the first output reads each tap. Taps that read padding alone are left out.
-        at = [phase.dilation * u - phase.lo for u in range(phase.taps)]
-        last = phase.stride * (phase.outputs - 1)
-        taps = [
-            Tap(phase.tap + phase.tap_step * u, before + start)
-            for u, start in enumerate(at)
-            if start < size and start + last >= 0
-        ]
-        phases.append(Phase(phase.phase, phase.outputs, tuple(taps)))
-    return Axis(size, found[0].stride, found[0].step, before, tuple(phases))
-
-
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of the fewest cycles of a convolution or kernel gradient; None if none fits."""
@@ -304,7 +246,7 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
     orders = {_together(batch, size) for size in (problem.size[1], positions[1])} | {0}
     for together in sorted(orders):
         rows, columns = (
-            _axis(n, k, p, s, d, a, lo, unit)
+            axis_of(n, k, p, s, d, a, lo, unit)
             for n, k, p, s, d, a, (lo, _), unit in zip(
                 problem.size,
                 kernel,
@@ -332,7 +274,7 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
             tiles=1,
         )
         # Rows are computed eight at a time.
-        heights = {_up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
+        heights = {up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
         for tiles in _divisors(plan.all_tiles):
             for images in _divisors(batch // max(together, 1)):
                 yield dataclasses.replace(plan, tiles=tiles, images=images)

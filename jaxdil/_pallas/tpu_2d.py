@@ -23,11 +23,22 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
-from jaxdil._pallas.plan_2d import SUBLANES, Axis, Phase, Plan
+from jaxdil._pallas.axes import Axis, Phase
+from jaxdil._pallas.narrow import narrow
+from jaxdil._pallas.plan_2d import SUBLANES, Plan
 
 __all__ = [
-    *("arranged", "clear", "convolution", "cost", "over", "repeat", "split", "stage", "steps"),
-    *("x_block", "y_block"),
+    "arranged",
+    "clear",
+    "convolution",
+    "cost",
+    "over",
+    "repeat",
+    "split",
+    "stage",
+    "steps",
+    "x_block",
+    "y_block",
 ]
 
 # Taps that are written out. Of more, a loop goes through the rows of the kernel.
@@ -37,6 +48,7 @@ MOST_TAPS = 64
 COPIED = 4
 
 
+@narrow
 def convolution(
     x: jax.Array, w: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
 ) -> jax.Array:

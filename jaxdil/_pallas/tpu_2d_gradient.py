@@ -19,8 +19,21 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._pallas.plan_2d import MOST_SUMS, SUBLANES, Plan, Tap
-from jaxdil._pallas.tpu_2d import arranged, clear, cost, over, repeat, split, stage, steps, x_block, y_block
+from jaxdil._pallas.axes import Tap
+from jaxdil._pallas.narrow import narrow
+from jaxdil._pallas.plan_2d import MOST_SUMS, SUBLANES, Plan
+from jaxdil._pallas.tpu_2d import (
+    arranged,
+    clear,
+    cost,
+    over,
+    repeat,
+    split,
+    stage,
+    steps,
+    x_block,
+    y_block,
+)
 
 __all__ = ["kernel_gradient"]
 
@@ -28,6 +41,7 @@ __all__ = ["kernel_gradient"]
 TOGETHER = 16
 
 
+@narrow
 def kernel_gradient(
     x: jax.Array, g: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
 ) -> jax.Array:
@@ -123,7 +137,7 @@ def _add_taps(
         if left:
             carry = rows(carry, whole * TOGETHER, left)
         for total, (a, b) in zip(carry, taps, strict=True):
-            total = total.reshape(-1, plan.lanes)
-            sums[a.tap * plan.kernel[1] + b.tap, : total.shape[0], :] += total
+            part = total.reshape(-1, plan.lanes)
+            sums[a.tap * plan.kernel[1] + b.tap, : part.shape[0], :] += part
 
     split(plan.columns.outputs, 1 if plan.together else SUBLANES, columns)
