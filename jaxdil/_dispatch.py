@@ -190,10 +190,11 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         what = "kernel gradient of a depthwise row, a batch below 4"
         yield alone and large, rule(10, "pallas_tpu", what)
         image = problem.rank == 2 and rows == outer == 1 and problem.batch > 64
-        # A sum for each tap; lax is better only where registers would stay half empty, or in steps.
-        images, across = problem.channels, problem.size[1]
-        full = across % 8 == 0 or images % 8 == 0 or images == 1 or max(problem.stride) > 1
-        image = image and positions > 1 and full and max(problem.dilation) == 1 and samples >= 49
+        image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
+        # Two images or four fill a register by their columns alone.
+        images, spread = problem.channels, max(problem.stride) > 1
+        full = images not in (2, 4) or problem.size[1] % 8 == 0 or spread
+        image = image and full and (images % 8 == 0 or images in (1, 2, 4))
         yield image, rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
@@ -213,8 +214,9 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
         depthwise = inner == outer == 1
         image = problem.rank == 2 and problem.taps > 1 and positions >= 49
-        image = image and depthwise and problem.channels > 64
-        yield image, rule(11, "pallas_tpu", "depthwise image of more than 64 channels")
+        usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
+        image = image and depthwise and usual and problem.channels >= 64
+        yield image, rule(11, "pallas_tpu", "depthwise images of 64 channels and more")
         image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")
         row = problem.rank == 1 and 1 < first <= 8
