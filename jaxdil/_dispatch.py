@@ -193,7 +193,7 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
         # Two images or four fill a register by their columns alone.
         images, spread = problem.channels, max(problem.stride) > 1
-        full = images not in (2, 4) or problem.size[1] % 8 == 0 or spread
+        full = images not in (2, 4) or problem.size[-1] % 8 == 0 or spread
         image = image and full and (images % 8 == 0 or images in (1, 2, 4))
         yield image, rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
         return

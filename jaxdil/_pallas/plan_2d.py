@@ -197,8 +197,8 @@ class Plan:
                 registers = self._registers(height, column.outputs)
                 outputs += registers
                 taps += registers * len(row.taps) * len(column.taps)
-        work = self._registers(self.window, self.columns.size)
-        work *= STAGED if self.blocks == 1 else CHECKED
+        staged = self._registers(self.window, self.columns.size)
+        work = staged * (STAGED if self.blocks == 1 else CHECKED)
         if self.is_gradient:
             work += taps * CORRELATED
         else:
