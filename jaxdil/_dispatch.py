@@ -153,7 +153,7 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
 
 def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
-    """The rules for a TPU in their order, from what its compiler estimates: T1 to T10.
+    """The rules for a TPU in their order, from what its compiler estimates: T1 to T11.
 
     Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
     groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -189,6 +189,12 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         large = samples >= 64 and problem.batch >= 128 and aligned
         what = "kernel gradient of a depthwise row, a batch below 4"
         yield alone and large, rule(10, "pallas_tpu", what)
+        image = problem.rank == 2 and rows == outer == 1 and problem.batch > 64
+        image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
+        # lax reads each array once as well, but for one image, and slowly for spread taps.
+        usual = problem.channels % 8 == 0 or problem.channels in (1, 2, 4)
+        image = image and usual and (problem.channels == 1 or max(problem.stride) > 1)
+        yield image, rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
     # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
@@ -205,8 +211,12 @@ def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
         large = problem.rank == 1 and positions >= 64 and problem.channels >= 128
         yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
-        image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         depthwise = inner == outer == 1
+        image = problem.rank == 2 and problem.taps > 1 and positions >= 49
+        usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
+        image = image and depthwise and usual and problem.channels >= 64
+        yield image, rule(11, "pallas_tpu", "depthwise images of 64 channels and more")
+        image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")

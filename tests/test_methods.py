@@ -161,7 +161,7 @@ SERVED = {
     "slabs": (10, 9, 8),
     "expand": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
-    "pallas_tpu": (1, 1, 1),
+    "pallas_tpu": (3, 3, 3),
 }
 
 

@@ -33,6 +33,7 @@ BY_RULE = {
     "T8": ("wavenet-d512", "dw", "correlate"),
     "T9": ("resnet-1x1", "dx", "taps"),
     "T10": ("mamba-k4", "dw", "pallas_tpu"),
+    "T11": ("mobilenetv2-56", "fwd", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 
@@ -129,6 +130,32 @@ def test_the_kernels_of_one_axis_compile(chip, dtype):
     compiled = tpu.lowered(both, (x, w, ids), tpu.device_of(chip)).compile()
     assert len(tpu.estimate(compiled.as_text()).kernels) == 1
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 6
+
+
+# Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.
+IMAGES = {
+    "3x3": ((1, 30, 24, 130), 3, {}),
+    "5x5": ((8, 10, 10, 32), 5, {}),
+    "7x7": ((2, 14, 14, 256), 7, {}),
+    "dilated": ((1, 33, 33, 256), 3, {"dilation": 18}),
+    "strided": ((2, 112, 112, 96), 3, {"stride": 2}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_images_compile(chip, dtype, name):
+    x_shape, k, options = IMAGES[name]
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in (x_shape, (k, k, 1, x_shape[-1])))
+
+    def run(x, w):
+        conv = functools.partial(jaxdil.conv, groups=x_shape[-1], **options, method="pallas_tpu")
+        y, pullback = jax.vjp(conv, x, w)
+        return y, pullback(y)
+
+    compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
 
 
 @needs_compiler
@@ -239,6 +266,14 @@ def test_a_listing_adds_up_words_as_often_as_their_loops_go_round():
     assert bundles.count(LISTING) == (3 + 10 * (4 + 3 * 4), 0)
     endless = LISTING.replace(", 3 /* loop exit test */", ", %s9 /* loop exit test */")
     assert bundles.count(endless) == (3 + 10 * (4 + 4), 1)
+    # Two turns of the loop over blocks only copy.
+    grid = LISTING.replace("sphi %s4, %s5", "sphi %s4, %s5 /* iteration index, stage = 1 */")
+    assert bundles.count(grid) == (3 + 8 * (4 + 3 * 4), 0)
+    # The tests of two loops that end together may both stand in the inner one.
+    test = "scmp.ge.s32.totalorder (%p2), %s3, 10 /* loop exit test */"
+    both = LISTING.replace("scmp.ge.s32.totalorder %s3, 10 /* loop exit test */", "nop")
+    both = both.replace("{ %v2 = vadd.f32", "{ %p3 = " + test + "  ;;  %v2 = vadd.f32")
+    assert bundles.count(both) == (3 + 10 * (4 + 3 * 4), 0)
 
 
 def test_a_kernel_costs_its_words_or_its_bytes(tmp_path):

@@ -33,8 +33,9 @@ class Bundles(NamedTuple):
 class _Loop:
     """A loop, and the words directly in it."""
 
-    def __init__(self, parent: _Loop | None) -> None:
+    def __init__(self, parent: _Loop | None, *, is_grid: bool = False) -> None:
         self.parent, self.words, self.turns = parent, 0, None if parent else 1
+        self.is_grid = is_grid
 
     @property
     def times(self) -> int:
@@ -76,11 +77,16 @@ def count(listing: str) -> Bundles:
         depth = marks.count(">") if text.strip() != "}" else depth
         if "LB" in label:
             path = path[:depth]
-            path.append(_Loop(path[-1]))
+            path.append(_Loop(path[-1], is_grid="iteration index, stage" in text))
             loops.append(path[-1])
         path[depth].words += 1
-        if exit_ := _EXIT.search(text):
-            path[depth].turns = int(exit_[1])
+        for turns in _EXIT.findall(text):
+            # Loops that end together are asked one after the other, the innermost first.
+            loop = path[depth]
+            while loop.turns is not None and loop.parent is not None:
+                loop = loop.parent
+            # The loop over blocks goes round twice more, to copy the first and the last.
+            loop.turns = int(turns) - 2 * loop.is_grid
     return Bundles(
         sum(loop.words * loop.times for loop in loops),
         sum(loop.turns is None for loop in loops),

@@ -1,10 +1,10 @@
 """Kernels for a TPU, written in Pallas: one pass over the memory of the chip.
 
-    y[n, p, c] = sum_t  x~[n, p + d t - lo, c] w[t, c]
+    y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis and their gradients. What a kernel does and which problems it
-can serve stands with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is
-right, and slow.
+Depthwise convolutions along one axis and of images, and their gradients. What a kernel does and
+which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it is
+interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ import jax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d
+from jaxdil._pallas import plan_1d, plan_2d
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs a depthwise convolution along one axis, or its kernel gradient."""
+    """Needs a depthwise convolution along one axis or of images, or its kernel gradient."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
-    if problem.rank != 1:
-        return f"pallas_tpu: {problem.rank} spatial axes, and it serves one"
-    why = plan_1d.reason(problem)
+    if problem.rank not in (1, 2):
+        return f"pallas_tpu: {problem.rank} spatial axes, and it serves one or two"
+    why = (plan_1d if problem.rank == 1 else plan_2d).reason(problem)
     return why and f"pallas_tpu: {why}"
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
+    kernels = _rows if problem.rank == 1 else _images
+    return kernels(x, w, problem, interpret=conv.platform != "tpu")
+
+
+def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_1d
 
     plan = plan_1d.plan_of(problem)
-    interpret = conv.platform != "tpu"
     if problem.batch_groups > 1:
         # (C, T, N) and (P, N, C) as image and cotangent lie in memory.
         x, g = transpose(x, (2, 1, 0)), transpose(w, (1, 0, 2))
@@ -42,3 +46,18 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         return dw.reshape(problem.y_shape)
     w = w.reshape(problem.kernel[0], problem.channels)
     return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+
+
+def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+    from jaxdil._pallas import tpu_2d, tpu_2d_gradient
+
+    plan = plan_2d.plan_of(problem)
+    assert plan is not None
+    if problem.batch_groups > 1:
+        # (C, H, W, N) and (P, Q, N, C) as image and cotangent lie in memory.
+        x, g = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
+        gradient = tpu_2d_gradient.kernel_gradient
+        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
+        return dw.reshape(problem.y_shape)
+    w = w.reshape(*problem.kernel, problem.channels)
+    return tpu_2d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)

@@ -22,6 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_1d import LANES, Plan
 
 __all__ = ["convolution", "kernel_gradient"]
@@ -30,18 +31,7 @@ __all__ = ["convolution", "kernel_gradient"]
 CHUNK = 128
 
 
-def _narrow(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Trace a kernel without 64-bit numbers, which a TPU has not, whatever JAX is told."""
-
-    @functools.wraps(kernel)
-    def traced(*arrays: Any, **options: Any) -> jax.Array:
-        with jax.enable_x64(False):  # noqa: FBT003 - JAX has no keyword for it
-            return kernel(*arrays, **options)
-
-    return traced
-
-
-@_narrow
+@narrow
 def convolution(
     x: jax.Array,
     w: jax.Array,
@@ -78,7 +68,7 @@ def convolution(
     )(*[x] * len(windows), w, *_in_blocks(bits, plan))
 
 
-@_narrow
+@narrow
 def kernel_gradient(
     x: jax.Array,
     g: jax.Array,
