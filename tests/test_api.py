@@ -259,8 +259,9 @@ def test_doctests_hold_and_so_do_annotations(part):
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
     | {"_measure", "_reads", "_active", "_device"},
-    {"_pallas", "_pallas.plan_1d"},
-    {"_pallas.tpu_1d"},  # imports Pallas, and is imported when a kernel is lowered
+    {"_pallas", "_pallas.plan_1d", "_pallas.gpu_tiles"},
+    # These import Pallas, and are imported when a kernel is lowered.
+    {"_pallas.tpu_1d", "_pallas.gpu_forward", "_pallas.gpu_kernel_grad"},
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_dispatch"},
