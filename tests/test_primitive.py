@@ -290,7 +290,6 @@ SERVED = {
     "cudnn": "transposed, 4 taps, stride 2",
     "slabs": "unequal axes",
     "expand": "groups",
-    "pallas_gpu": "groups",
 }
 
 
