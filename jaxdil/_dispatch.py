@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
@@ -16,12 +18,15 @@ import numpy as np
 
 from jaxdil._active import active
 from jaxdil._errors import MethodError, error
-from jaxdil._methods import METHODS, Convolve, load
+from jaxdil._methods import METHODS, Convolve, goes, load
 from jaxdil._problem import Problem
 
-__all__ = ["Choice", "check_pin", "choose", "convolve", "derived"]
+__all__ = ["Choice", "check_pin", "choose", "convolve", "derived", "lowered"]
 
 _OR_AUTO = " or auto"
+
+# What the program is for that choices are made for: see `lowered`.
+_purpose: ContextVar[dict[str, bool]] = ContextVar("purpose")
 
 
 class Choice(NamedTuple):
@@ -51,6 +56,16 @@ def check_pin(where: str, pin: str) -> None:
         )
 
 
+@contextmanager
+def lowered(*, exported: bool, partitioned: bool) -> Iterator[None]:
+    """What is chosen in a stretch of code is for ``jax.export``, or for XLA to partition."""
+    token = _purpose.set({"exported": exported, "partitioned": partitioned})
+    try:
+        yield
+    finally:
+        _purpose.reset(token)
+
+
 def choose(
     problem: Problem, *, pinned: str = "auto", platform: str | None, within: Sequence[Problem] = ()
 ) -> Choice:
@@ -73,9 +88,15 @@ def choose(
     table = active()
     if table is not None and problem not in within:
         for method, because in table.ranking(problem, platform):
-            if load(method).supports(problem, platform) is None:
+            if _serves(method, problem, platform):
                 return Choice(method, because)
     return _rule(problem, platform)
+
+
+def _serves(method: str, problem: Problem, platform: str | None) -> bool:
+    """Whether a method that nobody pinned may be taken."""
+    purpose = _purpose.get({"exported": False, "partitioned": False})
+    return goes(method, platform, **purpose) and load(method).supports(problem, platform) is None
 
 
 def _refusal(problem: Problem, pinned: str, platform: str | None) -> str:
@@ -95,11 +116,11 @@ def _rule(problem: Problem, platform: str | None) -> Choice:
         return Choice("xla", "nothing to compute")
     if problem.x_dtype != problem.w_dtype:
         return Choice("xla", "two dtypes at once")
-    rules = {"cpu": _cpu, "tpu": _tpu}.get(platform or "")
+    rules = {"cpu": _cpu, "cuda": _cuda, "tpu": _tpu}.get(platform or "")
     if rules is None:
         return Choice("xla", "no rule for this platform")
     for holds, choice in rules(problem):
-        if holds and load(choice.method).supports(problem, platform) is None:
+        if holds and _serves(choice.method, problem, platform):
             return choice
     return Choice("xla", "no rule: nothing is known to be faster")
 
@@ -150,6 +171,61 @@ def _cpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _cuda(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    """The rules for CUDA in their order, from what XLA compiles to and what users report: G1 to G9.
+
+    XLA gives every convolution there to cuDNN, and what cuDNN has no call for it makes up around
+    one, in passes over memory of their own. Nothing was measured.
+    """
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    gradient = problem.batch_groups > 1
+    window = problem.taps > math.prod(problem.positions)
+    dilated = any(a > 1 for a in problem.input_dilation)
+
+    def rule(number: int, method: str, what: str) -> Choice:
+        return Choice(method, f"rule G{number}: {what}")
+
+    avoided, what = 0, ""
+    if jnp.issubdtype(problem.x_dtype, jnp.integer):
+        avoided, what = 1, "integers, which cuDNN refuses or sums wrongly"
+    elif problem.x_dtype == jnp.bfloat16 and problem.rank == 1:
+        avoided, what = 2, "bfloat16 in 1-D, at which cuDNN fails"
+    if avoided:
+        apart = gradient or (problem.groups > 1 and inner == 1)
+        yield avoided == 2 and apart, rule(avoided, "pallas_gpu", what)
+        yield gradient or window, rule(avoided, "correlate", what)
+        yield dilated, rule(avoided, "phases", what)
+        yield True, rule(avoided, "taps", what)
+        return
+    # Doubles and complex numbers were not looked at.
+    if not jnp.issubdtype(problem.x_dtype, jnp.floating) or problem.x_dtype.itemsize > 4:
+        return
+    # Rows of x that are pieces of 16 bytes, which is what a thread loads at a time.
+    if gradient:
+        alone = problem.batch == problem.batch_groups == problem.out_channels
+        even = problem.batch_groups * problem.x_dtype.itemsize % 16 == 0
+        yield alone and even, rule(3, "pallas_gpu", "kernel gradient of a depthwise convolution")
+        return
+    even = problem.channels * problem.x_dtype.itemsize % 16 == 0
+    atrous = any(d > 1 for d in problem.dilation)
+    uneven = any(lo != hi for lo, hi in problem.padding)
+    if problem.groups > 1 and inner == outer == 1 and even:
+        yield dilated, rule(4, "pallas_gpu", "depthwise, input dilated: no zeros are inserted")
+        yield atrous, rule(5, "pallas_gpu", "depthwise and dilated")
+        yield problem.rank > 2, rule(6, "pallas_gpu", "depthwise in 3-D")
+        yield uneven, rule(6, "pallas_gpu", "depthwise, uneven padding: x is not copied for it")
+    spread = atrous and uneven and not dilated and not window
+    yield spread, rule(7, "cudnn", "dilated, uneven padding: the kernel is not filled with zeros")
+    if problem.groups > 1:
+        return
+    close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    far = math.prod(problem.input_dilation) >= 64 and close and not window
+    yield far, rule(8, "phases", "samples far apart, one to an output: a matrix product")
+    yield dilated and window, rule(9, "cudnn", "kernel gradient of a transposed convolution")
+    forward = dilated and max(problem.stride) == 1
+    yield forward, rule(9, "cudnn", "transposed: no zeros are inserted")
 
 
 def _tpu(problem: Problem) -> Iterator[tuple[bool, Choice]]:

@@ -14,7 +14,9 @@ from jax import lax
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
 
-__all__ = ["plain", "plain_p"]
+from jaxdil._problem import Problem
+
+__all__ = ["canonical", "plain", "plain_p"]
 
 plain_p = Primitive("jaxdil_plain_conv")
 _lax_p = lax.conv_general_dilated_p
@@ -29,6 +31,27 @@ def plain(x: jax.Array, w: jax.Array, **arguments: Any) -> jax.Array:
     ]
     (y,) = jaxpr_as_fun(closed.replace(jaxpr=closed.jaxpr.replace(eqns=eqns)))(x, w)
     return y
+
+
+def canonical(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """The convolution of lax in canonical layout."""
+    last = problem.rank + 1
+    spatial = tuple(range(1, last))
+    return plain(
+        x,
+        w,
+        window_strides=problem.stride,
+        padding=problem.padding,
+        lhs_dilation=problem.input_dilation,
+        rhs_dilation=problem.dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(
+            (0, last, *spatial), (last, last - 1, *range(problem.rank)), (0, last, *spatial)
+        ),
+        feature_group_count=problem.groups,
+        batch_group_count=problem.batch_groups,
+        precision=problem.precision,
+        preferred_element_type=problem.out_dtype,
+    )
 
 
 def _abstract(x: Any, w: Any, **params: Any) -> Any:

@@ -151,7 +151,24 @@ def lowering(platform: str | None, **fixed: Any) -> Any:
             problem = _layout.problem_of(x, w, y, params)
             return _canonically(x, w, problem, params["dimension_numbers"], choice.method, platform)
 
-    return mlir.lower_fun(functools.partial(lowered, **fixed), multiple_results=False)
+    lower = mlir.lower_fun(functools.partial(lowered, **fixed), multiple_results=False)
+
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        module = ctx.module_context
+        with _dispatch.lowered(
+            exported=module.lowering_parameters.for_export,
+            partitioned=_is_partitioned(module.axis_context),
+        ):
+            return lower(ctx, *operands, **params)
+
+    return rule
+
+
+def _is_partitioned(axes: Any) -> bool:
+    """Whether XLA will divide the program among devices, and not all of it was divided by hand."""
+    if hasattr(axes, "manual_axes"):
+        return set(axes.manual_axes) != set(axes.mesh.axis_names)
+    return getattr(axes, "num_devices", None) not in (None, 1)
 
 
 def _canonically(

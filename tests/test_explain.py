@@ -244,7 +244,7 @@ def test_bytes_and_shapes():
 
 
 # Without those that need a dilated input, a second axis or groups.
-PARTICULAR = ("phases", "slabs", "expand", "pallas_tpu")
+PARTICULAR = ("phases", "cudnn", "slabs", "expand", "pallas_tpu", "pallas_gpu")
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in PARTICULAR])

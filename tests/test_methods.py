@@ -25,7 +25,7 @@ from jax import lax
 
 import jaxdil
 from jaxdil import _geometry
-from jaxdil._methods import METHODS, load
+from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
 
 ROLES = ("forward", "input gradient", "kernel gradient")
@@ -162,6 +162,8 @@ SERVED = {
     "expand": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
+    "cudnn": (20, 13, 16),
+    "pallas_gpu": (10, 11, 10),
 }
 
 
@@ -379,7 +381,8 @@ def written_out(g, method):
         return load("xla").apply(x, w, p, part)
 
     shapes = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (p.x_shape, p.w_shape))
-    traced = jax.make_jaxpr(lambda x, w: load(method).apply(x, w, p, part))(*shapes)
+    conv = Convolve(part, None)
+    traced = jax.make_jaxpr(lambda x, w: load(method).apply(x, w, p, conv))(*shapes)
     every = list(equations(traced.jaxpr))
     names = [eqn.primitive.name for eqn in every]
     products = ("conv_general_dilated", "dot_general", "dynamic_slice", "gather")

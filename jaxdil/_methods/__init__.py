@@ -21,7 +21,7 @@ import jax
 
 from jaxdil._problem import Problem
 
-__all__ = ["METHODS", "Convolve", "Method", "load", "races"]
+__all__ = ["METHODS", "Convolve", "Method", "goes", "load", "races"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,18 @@ class Method(Protocol):
 
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "expand", "space_to_batch"),
+    "cudnn",
     "pallas_tpu",
+    "pallas_gpu",
 )
 
 # Kernels, which every other platform interprets: right, and so slow that it serves tests alone.
-_KERNELS = {"pallas_tpu": ("tpu",)}
+_KERNELS = {"pallas_tpu": ("tpu",), "pallas_gpu": ("cuda", "rocm")}
+
+
+# Kernels that JAX does not promise to read again after an update, for which `jax.export` refuses
+# them.
+_FLEETING = ("pallas_gpu",)
 
 
 def load(name: str) -> Method:
@@ -64,3 +71,13 @@ def load(name: str) -> Method:
 def races(name: str, platform: str | None) -> bool:
     """Whether it is worth measuring a method on a platform: a kernel only on its own."""
     return name not in _KERNELS or platform in _KERNELS[name]
+
+
+def goes(name: str, platform: str | None, *, exported: bool, partitioned: bool) -> bool:
+    """Whether a method may stand in a program that is exported, or partitioned by XLA.
+
+    A kernel that is compiled is whole to XLA: it would gather all of x on every device for it.
+    """
+    if platform not in _KERNELS.get(name, ()):
+        return True
+    return not partitioned and not (exported and name in _FLEETING)
