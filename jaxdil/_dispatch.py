@@ -21,7 +21,7 @@ from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS, Convolve, goes, load
 from jaxdil._problem import Problem
 
-__all__ = ["Choice", "check_pin", "choose", "convolve", "derived", "lowered"]
+__all__ = ["Choice", "check_pin", "choose", "convolve", "derived", "lowered", "may_stand"]
 
 _OR_AUTO = " or auto"
 
@@ -93,10 +93,14 @@ def choose(
     return _rule(problem, platform)
 
 
+def may_stand(method: str, platform: str | None) -> bool:
+    """Whether a method may stand in the program that is being lowered."""
+    return goes(method, platform, **_purpose.get({"exported": False, "partitioned": False}))
+
+
 def _serves(method: str, problem: Problem, platform: str | None) -> bool:
     """Whether a method that nobody pinned may be taken."""
-    purpose = _purpose.get({"exported": False, "partitioned": False})
-    return goes(method, platform, **purpose) and load(method).supports(problem, platform) is None
+    return may_stand(method, platform) and load(method).supports(problem, platform) is None
 
 
 def _refusal(problem: Problem, pinned: str, platform: str | None) -> str:

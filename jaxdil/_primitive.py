@@ -34,6 +34,7 @@ __all__ = [
     "conv_p",
     "convolution",
     "is_explicitly_sharded",
+    "lowered_by",
     "lowering",
     "ours",
 ]
@@ -151,7 +152,12 @@ def lowering(platform: str | None, **fixed: Any) -> Any:
             problem = _layout.problem_of(x, w, y, params)
             return _canonically(x, w, problem, params["dimension_numbers"], choice.method, platform)
 
-    lower = mlir.lower_fun(functools.partial(lowered, **fixed), multiple_results=False)
+    return lowered_by(functools.partial(lowered, **fixed))
+
+
+def lowered_by(fn: Callable[..., jax.Array]) -> Any:
+    """A lowering rule of what a function does, in which it is known what the program is for."""
+    lower = mlir.lower_fun(fn, multiple_results=False)
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         module = ctx.module_context

@@ -159,6 +159,38 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
 
 
 @needs_compiler
+def test_over_several_chips_a_kernel_is_each_ones_own(v5e):
+    """XLA cannot divide a kernel: where it divides the program there is none, by hand there is."""
+    chips = list(v5e.client.devices())
+    mesh = jax.sharding.Mesh(np.array(chips), ("data",))
+
+    def at(shape, dtype, *spec):
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    args = (
+        at((8, 256, 128), "bfloat16", "data"),
+        at((4, 128, 1), "bfloat16"),
+        at((8, 256), np.int32, "data"),
+        at((32, 16, 16, 128), "bfloat16", "data"),
+        at((3, 3, 128, 1), "bfloat16"),
+    )
+
+    def both(x, w, ids, image, kernel):
+        conv = functools.partial(jaxdil.streaming.causal_conv, depthwise=True)
+        y = conv(x, w), conv(x, w, segment_ids=ids)
+        return *y, jaxdil.depthwise_conv(image, kernel)
+
+    text = jax.jit(both).lower(*args).compile().as_text()
+    assert "tpu_custom_call" not in text
+    assert "all-gather" not in text
+    specs = tuple(a.sharding.spec for a in args)
+    by_hand = jax.shard_map(both, mesh=mesh, in_specs=specs, out_specs=specs[0])
+    text = jax.jit(by_hand).lower(*args).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 3
+
+
+@needs_compiler
 def test_a_kernel_has_a_price(tmp_path):
     """In a process of its own, which libtpu is loaded in with the wish for listings."""
     build = functools.partial(layers.program, BY_NAME["mamba-k4"], "fwd")

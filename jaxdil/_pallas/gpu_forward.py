@@ -36,6 +36,7 @@ from jaxdil._pallas.gpu_tiles import (
     tile_of,
     unravel,
 )
+from jaxdil._pallas.varying import like
 from jaxdil._problem import Problem
 
 __all__ = ["convolution"]
@@ -76,7 +77,7 @@ def convolution(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool
         functools.partial(_kernel, plan=plan),
         # One axis, the only one that CUDA allows more than 65,535 of.
         grid=(math.prod(plan.grid),),
-        out_shape=jax.ShapeDtypeStruct(y_shape, problem.out_dtype),
+        out_shape=like(x, y_shape, problem.out_dtype),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS),
         cost_estimate=pl.CostEstimate(
             flops=problem.flops, bytes_accessed=problem.bytes, transcendentals=0

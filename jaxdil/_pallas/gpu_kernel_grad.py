@@ -36,6 +36,7 @@ from jaxdil._pallas.gpu_tiles import (
     tile_of,
     unravel,
 )
+from jaxdil._pallas.varying import like
 from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradient"]
@@ -113,7 +114,7 @@ def kernel_gradient(x: jax.Array, c: jax.Array, problem: Problem, *, interpret: 
         functools.partial(_kernel, plan=plan),
         # One axis, the only one that CUDA allows more than 65,535 of.
         grid=(plan.shares * math.prod(plan.tiles),),
-        out_shape=jax.ShapeDtypeStruct((plan.shares * taps, problem.out_channels), jnp.float32),
+        out_shape=like(x, (plan.shares * taps, problem.out_channels), jnp.float32),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS),
         cost_estimate=pl.CostEstimate(
             flops=problem.flops, bytes_accessed=problem.bytes, transcendentals=0

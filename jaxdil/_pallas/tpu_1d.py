@@ -24,6 +24,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_1d import LANES, Plan
+from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]
 
@@ -59,7 +60,7 @@ def convolution(
             *_mask_spec(plan, at),
         ],
         out_specs=pl.BlockSpec((1, plan.rows, plan.lanes), at),
-        out_shape=jax.ShapeDtypeStruct((plan.batch, plan.positions, plan.channels), dtype),
+        out_shape=like(x, (plan.batch, plan.positions, plan.channels), dtype),
         scratch_shapes=_scratch(plan),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         cost_estimate=_cost(plan, x.dtype, dtype),
@@ -94,7 +95,7 @@ def kernel_gradient(
             *_mask_spec(plan, at),
         ],
         out_specs=pl.BlockSpec((plan.taps, plan.lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
-        out_shape=jax.ShapeDtypeStruct((plan.taps, plan.channels), dtype),
+        out_shape=like(x, (plan.taps, plan.channels), dtype),
         scratch_shapes=[*_scratch(plan), pltpu.VMEM((plan.taps, 8, plan.lanes), jnp.float32)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")

@@ -26,6 +26,7 @@ from jaxdil._layout import transpose
 from jaxdil._pallas.axes import Axis, Phase
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import SUBLANES, Plan
+from jaxdil._pallas.varying import like
 
 __all__ = [
     "arranged",
@@ -61,9 +62,7 @@ def convolution(
         grid=plan.grid,
         in_specs=[x_block(plan), weights],
         out_specs=y_block(plan),
-        out_shape=jax.ShapeDtypeStruct(
-            _order(plan, plan.batch, *plan.positions, plan.channels), dtype
-        ),
+        out_shape=like(x, _order(plan, plan.batch, *plan.positions, plan.channels), dtype),
         scratch_shapes=[pltpu.VMEM(each, jnp.float32) for each in scratch],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")

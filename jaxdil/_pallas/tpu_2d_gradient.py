@@ -34,6 +34,7 @@ from jaxdil._pallas.tpu_2d import (
     x_block,
     y_block,
 )
+from jaxdil._pallas.varying import like
 
 __all__ = ["kernel_gradient"]
 
@@ -52,7 +53,7 @@ def kernel_gradient(
         grid=plan.grid,
         in_specs=[x_block(plan), y_block(plan)],
         out_specs=pl.BlockSpec((taps, plan.wide), lambda c, n, i: (0, c)),  # noqa: ARG005
-        out_shape=jax.ShapeDtypeStruct((taps, plan.channels), jnp.float32),
+        out_shape=like(x, (taps, plan.channels), jnp.float32),
         scratch_shapes=[
             pltpu.VMEM(plan.image, jnp.float32),
             pltpu.VMEM((plan.tiles, taps, SUBLANES, plan.lanes), jnp.float32),

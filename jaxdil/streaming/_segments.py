@@ -27,8 +27,10 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxdil._dispatch import may_stand
 from jaxdil._errors import MethodError, error
 from jaxdil._pallas import plan_1d
+from jaxdil._primitive import lowered_by
 
 __all__ = ["MOST_TAPS", "segmented"]
 
@@ -180,6 +182,7 @@ def _lowering(platform: str | None, by_taps: Callable[..., jax.Array], name: str
         taps = params.get("taps", other.shape[0])
         # The sizes of rule T10: where it is smaller, there is little to win.
         chosen = platform == "tpu" and bits.shape[1] >= 64 and x.shape[2] >= 128
+        chosen = chosen and may_stand("pallas_tpu", platform)
         if not (kernel or chosen) or _refusal(x, other, bits, taps, **static):
             return by_taps(x, other, bits, kernel=kernel, **params)
         from jaxdil._pallas import tpu_1d
@@ -189,7 +192,7 @@ def _lowering(platform: str | None, by_taps: Callable[..., jax.Array], name: str
         with jax.named_scope("jaxdil.pallas_tpu"):
             return getattr(tpu_1d, name)(x, other, plan, **options)
 
-    return mlir.lower_fun(lowered, multiple_results=False)
+    return lowered_by(lowered)
 
 
 # --- rules ----------------------------------------------------------------------------------------
