@@ -304,9 +304,7 @@ def test_auto_takes_no_kernel_where_xla_divides_the_program():
     lowered = divided.trace(x, w).lower(lowering_platforms=("cuda",))
     assert TRITON not in lowered.as_text()
     # What is divided by hand is whole on each device.
-    by_hand = jax.shard_map(
-        conv, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"), check_vma=False
-    )
+    by_hand = jax.shard_map(conv, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"))
     assert TRITON in for_cuda(by_hand, x, w)
 
 
