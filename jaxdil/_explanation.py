@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxdil._dispatch import Choice
+from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
 __all__ = ["Explanation", "Row", "table"]

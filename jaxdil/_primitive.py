@@ -22,6 +22,7 @@ from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from jaxdil import _dispatch, _layout
+from jaxdil._choice import Choice
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS
 from jaxdil._outline import outlined
@@ -70,9 +71,7 @@ def _run(closed: ClosedJaxpr, *arrays: jax.Array) -> jax.Array:
     return y
 
 
-def choice_of(
-    x: Any, w: Any, y: Any, params: dict[str, Any], platform: str | None
-) -> _dispatch.Choice:
+def choice_of(x: Any, w: Any, y: Any, params: dict[str, Any], platform: str | None) -> Choice:
     """The method for an equation of conv_p on a platform, and why."""
     method = params["method"]
     beyond = None
@@ -83,7 +82,7 @@ def choice_of(
     if beyond and method in METHODS and method != "xla":
         raise MethodError(error("jaxdil", f"method={method!r} cannot serve: {beyond}"))
     if beyond:
-        return _dispatch.Choice("xla", beyond)
+        return Choice("xla", beyond)
     return _dispatch.choose(_layout.problem_of(x, w, y, params), pinned=method, platform=platform)
 
 

@@ -258,7 +258,7 @@ def test_doctests_hold_and_so_do_annotations(part):
 # A module imports only modules of lower rungs. Those of the ground may import each other.
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
-    | {"_measure", "_reads", "_active", "_device"},
+    | {"_measure", "_reads", "_active", "_device", "_choice"},
     {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.plan_1d"}
     | {"_pallas.gpu_tiles", "_pallas.varying"},
     {"_pallas.plan_2d"},
@@ -267,6 +267,8 @@ LADDER = [
     {"_pallas.tpu_2d_gradient"},
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
+    {"_rules.cpu", "_rules.cuda", "_rules.tpu"},
+    {"_rules"},
     {"_dispatch"},
     {"_primitive"},
     {"_arguments", "_pad"},

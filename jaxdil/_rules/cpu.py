@@ -1,0 +1,62 @@
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C9.
+
+XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
+a window smaller than its output. The rest, and what is one matrix product, is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdil._choice import Choice
+from jaxdil._problem import Problem
+
+__all__ = ["rules"]
+
+
+def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    """What each rule asks, and what it chooses, in their order."""
+    inner, outer = problem.group_channels, problem.out_channels
+    dense = problem.groups == 1
+    dilated = any(a > 1 for a in problem.input_dilation)
+    window = math.prod(problem.kernel) > math.prod(problem.positions)
+    volume = problem.rank > 2
+    # Doubles, integers and complex numbers take other paths of XLA, which some rules do not beat.
+    single = jnp.issubdtype(problem.x_dtype, jnp.floating) and problem.x_dtype.itemsize <= 4
+
+    def rule(number: int, method: str, what: str) -> Choice:
+        return Choice(method, f"rule C{number}: {what}")
+
+    few = problem.taps <= 128
+    yield problem.batch_groups > 1, rule(1, "correlate", "kernel gradient of groups")
+    wide = dense and (volume or min(problem.batch, outer) >= 16)
+    what = "kernel gradient of a transposed convolution"
+    yield window and dilated and wide, rule(2, "phases", what)
+    yield window and dilated, rule(2, "correlate", what)
+    product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
+    yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
+    yield not dense and dilated, rule(4, "phases", "groups, input dilated")
+    yield not dense and inner <= 8, rule(5, "taps", "depthwise or narrow groups")
+    yield not dense and inner >= 64 and problem.rank > 1, rule(5, "taps", "wide groups")
+    lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
+    yield dense and not dilated and lone, rule(6, "taps", "one input channel")
+    alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
+    yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
+    close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
+    far = math.prod(problem.input_dilation) >= 64 and close
+    yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
+    if not volume:
+        return
+    image = not window or math.prod(problem.kernel) >= 64
+    # Side by side the planes take several times the memory of the input; that pays only where
+    # channels are so few that a plane by itself would not occupy a matrix product.
+    planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
+    light = planes * problem.kernel[0] * problem.x_dtype.itemsize <= 2 * problem.bytes
+    beside = light and problem.channels < 64
+    yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
+    yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
+    yield dense and dilated, rule(9, "phases", "3-D, input dilated")

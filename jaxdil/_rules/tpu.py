@@ -1,0 +1,99 @@
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T11.
+
+Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
+groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
+axes best. A batch below 8 it makes larger out of parts of the image, in five copies that the
+other methods do without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+
+from jaxdil._choice import Choice
+from jaxdil._problem import Problem
+
+__all__ = ["rules"]
+
+
+def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    """What each rule asks, and what it chooses, in their order."""
+    groups, inner = problem.groups, problem.group_channels
+    outer = problem.out_channels // max(groups, problem.batch_groups)
+    samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
+    window = samples > positions
+    dilated = any(a > 1 for a in problem.input_dilation)
+    direct = not dilated and not window
+    small = direct and problem.batch < 8
+    first = math.prod(problem.kernel[:1])
+
+    def rule(number: int, method: str, what: str) -> Choice:
+        return Choice(method, f"rule T{number}: {what}")
+
+    # Complex numbers, integers and doubles were not looked at.
+    if not jnp.issubdtype(problem.x_dtype, jnp.floating) or problem.x_dtype.itemsize > 4:
+        return
+    if problem.batch_groups > 1:
+        rows = problem.batch // problem.batch_groups
+        width = problem.batch_groups * max(rows, outer)
+        several = rows == 1 < outer
+        yield several, rule(1, "expand", "kernel gradient, a channel to several")
+        many = rows <= 8 or samples * problem.channels >= 2048
+        narrow = rows > 1 and width <= 256 and many
+        yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
+        alone = problem.rank == rows == outer == 1 and problem.channels < 4 and positions <= 8
+        # Other lengths lie in memory in an order that has to be changed for a kernel.
+        aligned = samples % 8 == problem.size[0] % 8 == 0
+        large = samples >= 64 and problem.batch >= 128 and aligned
+        what = "kernel gradient of a depthwise row, a batch below 4"
+        yield alone and large, rule(10, "pallas_tpu", what)
+        image = problem.rank == 2 and rows == outer == 1 and problem.batch > 64
+        image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
+        # lax reads each array once as well, but for one image, and slowly for spread taps.
+        usual = problem.channels % 8 == 0 or problem.channels in (1, 2, 4)
+        image = image and usual and (problem.channels == 1 or max(problem.stride) > 1)
+        yield image, rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
+        return
+    volume = problem.rank > 2 and 1 < first <= 8 and not window
+    # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
+    volume = volume and (problem.taps > first or problem.out_channels >= problem.channels)
+    if groups > 1:
+        width = groups * max(inner, outer)
+        yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
+        among = 8 < inner <= 16 and width >= 512
+        yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
+        several = inner > outer == 1 or (inner == 1 < outer and width >= 128)
+        yield several, rule(2, "expand", "a channel to several")
+        single = problem.taps == 1 and groups <= 4 and not dilated
+        yield single, rule(2, "expand", "1x1 of up to 4 groups")
+        yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+        large = problem.rank == 1 and positions >= 64 and problem.channels >= 128
+        yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
+        depthwise = inner == outer == 1
+        image = problem.rank == 2 and problem.taps > 1 and positions >= 49
+        usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
+        image = image and depthwise and usual and problem.channels >= 64
+        yield image, rule(11, "pallas_tpu", "depthwise images of 64 channels and more")
+        image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
+        yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")
+        row = problem.rank == 1 and 1 < first <= 8
+        yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
+        return
+    gap = math.prod(problem.input_dilation)
+    even = problem.kernel == problem.input_dilation and (gap >= 16 or inner >= 1024)
+    far = (gap >= 64 or (problem.batch < 8 and outer <= 4 and problem.rank == 2)) and not window
+    yield dilated and (even or far), rule(5, "phases", "samples far apart, or few channels")
+    yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+    light = max(inner, outer) < 256
+    row = problem.rank == 1 and 1 < first <= 16 and light and problem.stride[0] == 1
+    yield small and row, rule(6, "taps", "1-D, a batch below 8")
+    image = problem.rank == 2 and 1 < first <= 8 and light
+    yield small and image, rule(7, "slabs", "2-D, a batch below 8")
+    long = problem.rank == 1 and 1 < positions <= 4 and samples >= 4096 and not dilated
+    yield long, rule(8, "correlate", "kernel gradient of a few taps in 1-D")
+    yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
+    product = window and positions == 1 and not dilated and max(problem.dilation) == 1
+    yield product, rule(9, "correlate", "kernel gradient of a 1x1 kernel")
