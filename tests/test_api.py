@@ -267,6 +267,7 @@ LADDER = [
     {"_pallas.tpu_2d_gradient"},
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
+    {"_rules.tpu_kernel_gradients"},
     {"_rules.cpu", "_rules.cuda", "_rules.tpu"},
     {"_rules"},
     {"_dispatch"},

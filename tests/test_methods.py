@@ -159,6 +159,7 @@ SERVED = {
     "correlate": (50, 49, 49),
     "planes": (8, 8, 8),
     "slabs": (10, 9, 8),
+    "columns": (34, 29, 42),
     "expand": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),

@@ -30,10 +30,14 @@ BY_RULE = {
     "T5": ("unet-up-14", "fwd", "phases"),
     "T6": ("wavenet-d512", "fwd", "taps"),
     "T7": ("resnet-56", "fwd", "slabs"),
-    "T8": ("wavenet-d512", "dw", "correlate"),
+    "T8": ("wavenet-d512", "dw", "columns"),
     "T9": ("resnet-1x1", "dx", "taps"),
     "T10": ("mamba-k4", "dw", "pallas_tpu"),
     "T11": ("mobilenetv2-56", "fwd", "pallas_tpu"),
+    "T12": ("mobilenetv2-112", "dw", "columns"),
+    "T13": ("vit-patch16", "dw", "space_to_batch"),
+    "T14": ("aspp-r18", "dw", "correlate"),
+    "T15": ("jax-5227", "dw", "planes"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 

@@ -48,7 +48,8 @@ class Method(Protocol):
 
 
 METHODS = (
-    *("xla", "taps", "phases", "correlate", "planes", "slabs", "expand", "space_to_batch"),
+    *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "expand"),
+    "space_to_batch",
     "cudnn",
     "pallas_tpu",
     "pallas_gpu",

@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T11.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T15.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
+from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
 __all__ = ["rules"]
 
@@ -36,26 +37,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Complex numbers, integers and doubles were not looked at.
     if not jnp.issubdtype(problem.x_dtype, jnp.floating) or problem.x_dtype.itemsize > 4:
         return
+    yield from kernel_gradients(problem)
     if problem.batch_groups > 1:
-        rows = problem.batch // problem.batch_groups
-        width = problem.batch_groups * max(rows, outer)
-        several = rows == 1 < outer
-        yield several, rule(1, "expand", "kernel gradient, a channel to several")
-        many = rows <= 8 or samples * problem.channels >= 2048
-        narrow = rows > 1 and width <= 256 and many
-        yield narrow, rule(1, "expand", "kernel gradient of narrow groups")
-        alone = problem.rank == rows == outer == 1 and problem.channels < 4 and positions <= 8
-        # Other lengths lie in memory in an order that has to be changed for a kernel.
-        aligned = samples % 8 == problem.size[0] % 8 == 0
-        large = samples >= 64 and problem.batch >= 128 and aligned
-        what = "kernel gradient of a depthwise row, a batch below 4"
-        yield alone and large, rule(10, "pallas_tpu", what)
-        image = problem.rank == 2 and rows == outer == 1 and problem.batch > 64
-        image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
-        # lax reads each array once as well, but for one image, and slowly for spread taps.
-        usual = problem.channels % 8 == 0 or problem.channels in (1, 2, 4)
-        image = image and usual and (problem.channels == 1 or max(problem.stride) > 1)
-        yield image, rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
         return
     volume = problem.rank > 2 and 1 < first <= 8 and not window
     # Taps of one axis alone, to fewer channels: `slabs` would loop, to save memory.
@@ -92,8 +75,4 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield small and row, rule(6, "taps", "1-D, a batch below 8")
     image = problem.rank == 2 and 1 < first <= 8 and light
     yield small and image, rule(7, "slabs", "2-D, a batch below 8")
-    long = problem.rank == 1 and 1 < positions <= 4 and samples >= 4096 and not dilated
-    yield long, rule(8, "correlate", "kernel gradient of a few taps in 1-D")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
-    product = window and positions == 1 and not dilated and max(problem.dilation) == 1
-    yield product, rule(9, "correlate", "kernel gradient of a 1x1 kernel")

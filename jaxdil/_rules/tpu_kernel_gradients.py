@@ -1,0 +1,112 @@
+"""The rules for kernel gradients on a TPU, with the numbers of docs/accelerators.md.
+
+A kernel gradient has an image for a window and few positions. The batch and the stride of the
+forward convolution are its channels and its dilation, the dilation of the forward is its stride.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from jaxdil._choice import Choice
+from jaxdil._problem import Problem
+
+__all__ = ["kernel_gradients"]
+
+
+def kernel_gradients(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    """What each rule asks, and what it chooses. T15 holds for other convolutions as well."""
+    if problem.batch_groups > 1:
+        return _of_groups(problem)
+    dilated = any(a > 1 for a in problem.input_dilation)
+    return iter(()) if problem.groups > 1 or dilated else _dense(problem)
+
+
+def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    images, outer = problem.channels, problem.out_channels // problem.batch_groups
+    samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
+    rows = problem.batch // problem.batch_groups
+    channels = problem.batch_groups * outer
+    depthwise = rows == outer == 1
+    thin = depthwise and max(problem.dilation, default=1) == 1 and _fills(problem, channels)
+    yield thin, _rule(12, "columns", "kernel gradient, rows fill lanes better")
+    several = rows == 1 < outer
+    yield several, _rule(1, "expand", "kernel gradient, a channel to several")
+    many = rows <= 8 or samples * images >= 2048
+    narrow = rows > 1 and problem.batch_groups * max(rows, outer) <= 256 and many
+    yield narrow, _rule(1, "expand", "kernel gradient of narrow groups")
+    alone = problem.rank == 1 and depthwise and images < 4 and positions <= 8
+    # Other lengths lie in memory in an order that has to be changed for a kernel.
+    aligned = samples % 8 == 0 == problem.size[0] % 8 if problem.rank else False
+    alone = alone and samples >= 64 and problem.batch >= 128 and aligned
+    yield alone, _rule(10, "pallas_tpu", "kernel gradient of a depthwise row, a batch below 4")
+    image = problem.rank == 2 and depthwise and problem.batch > 64
+    image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
+    # lax reads each array once as well, but for one image, and slowly for spread taps.
+    usual = images % 8 == 0 or images in (1, 2, 4)
+    image = image and usual and (images == 1 or max(problem.stride) > 1)
+    yield image, _rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
+    # lax makes it dearer with the dilation of the forward convolution.
+    work = samples * channels * max(problem.stride, default=1)
+    large = depthwise and images == 1 and _across(problem) <= 8 and problem.rank in (1, 2)
+    large = large and work >= (3 << 19 if problem.rank == 2 else 3 << 20)
+    yield large, _rule(12, "columns", "kernel gradient of one image, large or dilated")
+
+
+def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
+    images, inner, outer = problem.channels, problem.batch, problem.out_channels
+    samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
+    window = samples > positions
+    strided, spread = max(problem.dilation, default=1) > 1, max(problem.stride, default=1) > 1
+    apart = all(p <= d for p, d in zip(problem.positions, problem.dilation, strict=True))
+    patches = apart and inner <= 4 and strided and not spread
+    yield patches, _rule(13, "space_to_batch", "kernel gradient of patches")
+    large = problem.rank == 2 and 16 <= problem.kernel[0] <= 128 and samples >= 1024
+    yield (
+        large and inner == images == outer == 1,
+        _rule(15, "planes", "one channel, a large kernel"),
+    )
+    meets = problem.flops <= samples * positions * images * inner * outer
+    edges = window and meets and images == 1 and problem.rank == 2
+    edges = edges and positions <= 25 and min(inner, outer) >= 128
+    yield edges, _rule(14, "correlate", "kernel gradient, most taps in the padding")
+    thin = problem.rank == 2 and _fills(problem, inner) and _fills(problem, outer)
+    yield thin, _rule(12, "columns", "kernel gradient, rows fill lanes better")
+    volumes = problem.rank == 3 and window and images == 1 and _across(problem) <= 8
+    volumes = volumes and spread and not strided
+    yield volumes, _rule(12, "columns", "kernel gradient in 3-D, dilated")
+    row = problem.rank == 1 and 1 < positions <= 4 and samples >= 2048 and min(inner, outer) < 128
+    yield row, _rule(8, "columns", "kernel gradient of a few taps in 1-D")
+    single = window and _across(problem) == 1 and _length(problem) >= max(28, 8 * images)
+    yield single and not strided, _rule(9, "columns", "kernel gradient of one tap a row")
+    product = window and positions == 1 and not strided and (images == 1 or images >= 8)
+    yield product, _rule(9, "correlate", "kernel gradient of a 1x1 kernel")
+
+
+def _rule(number: int, method: str, what: str) -> Choice:
+    return Choice(method, f"rule T{number}: {what}")
+
+
+def _length(problem: Problem) -> int:
+    """Samples of a row, the last axis."""
+    return problem.kernel[-1] if problem.rank else 1
+
+
+def _across(problem: Problem) -> int:
+    """Taps of the last axis."""
+    return problem.positions[-1] if problem.rank else 1
+
+
+def _fills(problem: Problem, channels: int) -> bool:
+    """Whether a long row of few images fills registers, of 128 lanes by 8, better than channels."""
+    length = _length(problem)
+    window = math.prod(problem.kernel) > math.prod(problem.positions)
+    long = window and length >= {1: 2048, 2: 64}.get(problem.rank, math.inf)
+    few = problem.channels <= 8 and _across(problem) <= 8
+    return long and few and _tiles(length, channels) < _tiles(channels, length)
+
+
+def _tiles(last: int, before: int) -> int:
+    """Elements that two axes take in registers."""
+    return -(-last // 128) * 128 * (-(-before // 8) * 8)
