@@ -243,8 +243,8 @@ def test_bytes_and_shapes():
 # --- methods --------------------------------------------------------------------------------------
 
 
-# Without those that need a dilated input, a second axis or groups.
-PARTICULAR = ("phases", "cudnn", "slabs", "expand", "pallas_tpu", "pallas_gpu")
+# Without those that need a dilated input, a second axis, windows side by side or groups.
+PARTICULAR = ("phases", "cudnn", "slabs", "patches", "expand", "pallas_tpu", "pallas_gpu")
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in PARTICULAR])

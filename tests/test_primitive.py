@@ -241,13 +241,13 @@ def test_vmap_out_axes(out_axes):
 def test_derivatives_to_second_order(method):
     """Against finite differences, in both modes."""
     a = 2 if method in ("phases", "cudnn") else 1
-    groups = 1 if method in ("planes", "columns", "cudnn") else 2
+    groups = 1 if method in ("planes", "columns", "patches", "cudnn") else 2
     x, w = draw(0, (1, 7 // a, 2), np.float64), draw(1, (2, 2 // groups, 2), np.float64)
     if method == "slabs":  # needs a second axis
         x, w = draw(0, (1, 7, 3, 2), np.float64), draw(1, (2, 1, 2 // groups, 2), np.float64)
     options = {
         "stride": 2,
-        "dilation": 1 if method == "cudnn" else 3,
+        "dilation": 1 if method in ("patches", "cudnn") else 3,
         "input_dilation": a,
         "padding": "VALID",
         "groups": groups,
@@ -289,6 +289,7 @@ SERVED = {
     "phases": "transposed with dilation",
     "cudnn": "transposed, 4 taps, stride 2",
     "slabs": "unequal axes",
+    "patches": "patches",
     "expand": "groups",
 }
 

@@ -27,9 +27,9 @@ BY_RULE = {
     "T2": ("resnext-56", "fwd", "expand"),
     "T3": ("highres3dnet-d2", "fwd", "slabs"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
-    "T5": ("unet-up-14", "fwd", "phases"),
+    "T5": ("unet-up-14", "fwd", "patches"),
     "T6": ("wavenet-d512", "fwd", "taps"),
-    "T7": ("resnet-56", "fwd", "slabs"),
+    "T7": ("resnet-56", "fwd", "taps"),
     "T8": ("wavenet-d512", "dw", "columns"),
     "T9": ("resnet-1x1", "dx", "taps"),
     "T10": ("mamba-k4", "dw", "pallas_tpu"),
@@ -93,6 +93,7 @@ SMALL = {
     "groups": ((1, 12, 12, 16), (3, 3, 4, 16), {"groups": 4}),
     "transposed": ((1, 6, 6, 8), (4, 4, 8, 8), {"input_dilation": 2, "padding": "FULL"}),
     "volume": ((1, 6, 8, 8, 8), (3, 3, 3, 8, 8), {}),
+    "patches": ((1, 8, 8, 8), (4, 4, 8, 16), {"stride": 4}),
 }
 
 

@@ -447,8 +447,8 @@ def test_donation_and_shardings_of_an_inner_jit_are_kept():
 # --- methods --------------------------------------------------------------------------------------
 
 
-# Without those that need a dilated input, a second axis or groups.
-PARTICULAR = ("phases", "cudnn", "slabs", "expand", "pallas_tpu", "pallas_gpu")
+# Without those that need a dilated input, a second axis, windows side by side or groups.
+PARTICULAR = ("phases", "cudnn", "slabs", "patches", "expand", "pallas_tpu", "pallas_gpu")
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in PARTICULAR])

@@ -48,7 +48,7 @@ class Method(Protocol):
 
 
 METHODS = (
-    *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "expand"),
+    *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
     "space_to_batch",
     "cudnn",
     "pallas_tpu",

@@ -2,7 +2,9 @@
 
     y[n, p, q] = sum_t conv(x[n, s p + d t - lo], w[t])[q]
 
-Positions of the first axis join the batch. A kernel gradient has an image for a window and few
+Positions of the first axis join the batch. Where the input is dilated along it, each phase of
+positions has its own taps (see _geometry.phases), and the zeros between the samples are left out.
+A kernel gradient has an image for a window and few
 positions; there it is one convolution for each position, and the taps of the first axis join the
 channels, which are summed over. XLA knows two spatial axes best, on a CPU and on accelerators.
 Nothing is copied but slices, one at a time in a loop where all of them would take much memory; the
@@ -20,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdil._geometry import Phase
+from jaxdil._geometry import phases as phases_of
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -30,13 +34,13 @@ MOST_SLABS = 32
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs two spatial axes, few taps or positions of the first, no zeros inserted there."""
+    """Needs two spatial axes, and few taps or positions of the first."""
     if problem.is_empty:
         return "slabs: nothing to compute"
     if problem.rank < 2:
         return "slabs: fewer than two spatial axes"
-    if problem.input_dilation[0] != 1:
-        return "slabs: the input is dilated along the first axis; 'phases' serves it"
+    if problem.input_dilation[0] != 1 and not _by_taps(problem):
+        return "slabs: the input is dilated, and more taps than positions on the first axis"
     if problem.batch_groups != 1:
         return "slabs: the batch is split into groups; 'correlate' serves it"
     if problem.groups != 1 and not _by_taps(problem):
@@ -54,9 +58,6 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     """Cut the first axis into slabs and convolve each over the others."""
     taps, positions = problem.kernel[0], problem.positions[0]
     stride, dilation = problem.stride[0], problem.dilation[0]
-    pads = [(0, 0, 0)] * x.ndim
-    pads[1] = (*problem.padding[0], 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), pads)
     rest = problem.replace(
         size=problem.size[1:],
         kernel=problem.kernel[1:],
@@ -66,19 +67,9 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         dilation=problem.dilation[1:],
     )
     if _by_taps(problem):
-        rest = rest.replace(batch=problem.batch * positions, out_dtype=problem.sum_dtype)
+        return _sum(x, w, problem, rest, conv)
 
-        def part(t: Any) -> jax.Array:
-            slab = _cut(x, t, dilation, stride, positions).reshape(rest.x_shape)
-            return conv(slab, _at(w, t), rest).reshape(problem.y_shape)
-
-        if not _is_heavy(problem):
-            y = functools.reduce(jnp.add, map(part, range(taps)))
-        else:
-            y = jnp.zeros(problem.y_shape, problem.sum_dtype)
-            y = lax.fori_loop(0, taps, lambda t, y: y + part(t.astype(np.uint32)), y)
-        return y.astype(problem.out_dtype)
-
+    x = _pad(x, *problem.padding[0])
     rest = rest.replace(channels=taps * problem.channels)
     # (K0, *K, I, O) -> (*K, K0 I, O), and x (N, K0, *S, C) -> (N, *S, K0 C) for each position.
     w = jnp.moveaxis(w, 0, -3).reshape(rest.w_shape)
@@ -97,21 +88,76 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     return lax.fori_loop(0, positions, write, jnp.zeros(problem.y_shape, problem.out_dtype))
 
 
+def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Convolve) -> jax.Array:
+    """Tap by tap, the positions of each phase of the first axis at once, and interleave them."""
+    phases = _phases(problem)
+    count = phases[0].outputs
+    reaches = [p.stride * (count - 1) + p.dilation * (p.taps - 1) + 1 - p.lo for p in phases]
+    before = max(0, *(p.lo for p in phases))
+    x = _pad(x, before, max(0, *reaches) - problem.size[0])
+    shape = (problem.batch, count, *problem.y_shape[2:])
+    rest = rest.replace(batch=problem.batch * count, out_dtype=problem.sum_dtype)
+
+    def part(phase: Phase, t: Any) -> jax.Array:
+        slab = _cut(x, t, phase.dilation, phase.stride, count, before - phase.lo)
+        tap = t if phase.tap_step == 1 else phase.tap + phase.tap_step * t
+        return conv(slab.reshape(rest.x_shape), _at(w, tap), rest).reshape(shape)
+
+    parts = []
+    for phase in phases:
+        if not phase.taps:
+            y = jnp.zeros(shape, problem.sum_dtype)
+        elif not _is_heavy(problem):
+            terms = [part(phase, t) for t in range(phase.taps)]
+            y = functools.reduce(jnp.add, terms)
+        else:
+            y = jnp.zeros(shape, problem.sum_dtype)
+            add = functools.partial(_added, functools.partial(part, phase))
+            y = lax.fori_loop(0, phase.taps, add, y)
+        parts.append(y.astype(problem.out_dtype))
+    if len(parts) == 1:
+        return parts[0]
+    y = jnp.stack(parts, 2)
+    y = y.reshape(problem.batch, -1, *problem.y_shape[2:])
+    return lax.slice_in_dim(y, 0, problem.positions[0], axis=1)
+
+
+def _added(part: Any, t: jax.Array, y: jax.Array) -> jax.Array:
+    return y + part(t.astype(np.uint32))
+
+
+def _phases(problem: Problem) -> list[Phase]:
+    return phases_of(
+        problem.kernel[0],
+        problem.positions[0],
+        stride=problem.stride[0],
+        dilation=problem.dilation[0],
+        input_dilation=problem.input_dilation[0],
+        lo=problem.padding[0][0],
+    )
+
+
+def _pad(x: jax.Array, before: int, after: int) -> jax.Array:
+    pads = [(0, 0, 0), (before, max(after, 0), 0), *[(0, 0, 0)] * (x.ndim - 2)]
+    return lax.pad(x, jnp.zeros((), x.dtype), pads)
+
+
 def _is_heavy(problem: Problem) -> bool:
     """Whether the slabs of a volume, which XLA may cut all at once, would take much memory."""
-    slabs = min(problem.kernel[0], problem.positions[0])
+    slabs = min(problem.kernel[0], problem.positions[0]) // problem.input_dilation[0]
     volume = problem.rank > 2 and problem.groups == 1
     return (
         volume and slabs * math.prod(problem.x_shape) * problem.x_dtype.itemsize > 2 * problem.bytes
     )
 
 
-def _cut(x: jax.Array, i: Any, step: int, between: int, terms: int) -> jax.Array:
-    """``terms`` samples of the first spatial axis, ``between`` apart, from ``step`` times i on."""
+def _cut(x: jax.Array, i: Any, step: int, between: int, terms: int, start: int = 0) -> jax.Array:
+    """``terms`` samples of the first spatial axis, ``between`` apart, from start + step i on."""
     reach = between * (terms - 1) + 1
     if isinstance(i, int):
-        return lax.slice_in_dim(x, i * step, i * step + reach, between, 1)
-    slab = lax.dynamic_slice_in_dim(x, i * step, reach, 1)
+        first = start + i * step
+        return lax.slice_in_dim(x, first, first + reach, between, 1)
+    slab = lax.dynamic_slice_in_dim(x, i * step + np.uint32(start), reach, 1)
     return lax.slice_in_dim(slab, 0, reach, between, 1)
 
 

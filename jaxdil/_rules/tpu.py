@@ -52,6 +52,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield several, rule(2, "expand", "a channel to several")
         single = problem.taps == 1 and groups <= 4 and not dilated
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
+        beside = 8 < inner <= 32 and width <= 256 and direct and problem.batch <= 8
+        even = problem.rank == 2 and min(problem.positions) >= 14 and max(problem.stride) == 1
+        yield beside and even and 1 < first <= 8, rule(2, "slabs", "groups, row by row")
+        long = problem.rank == 1 < inner and first > problem.size[0] and not dilated
+        yield long, rule(2, "space_to_batch", "groups, a kernel longer than the input")
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
         large = problem.rank == 1 and positions >= 64 and problem.channels >= 128
         yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
@@ -65,14 +70,32 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
-    gap = math.prod(problem.input_dilation)
-    even = problem.kernel == problem.input_dilation and (gap >= 16 or inner >= 1024)
-    far = (gap >= 64 or (problem.batch < 8 and outer <= 4 and problem.rank == 2)) and not window
-    yield dilated and (even or far), rule(5, "phases", "samples far apart, or few channels")
-    yield volume, rule(3, "slabs", "3-D as sums of 2-D")
-    light = max(inner, outer) < 256
-    row = problem.rank == 1 and 1 < first <= 16 and light and problem.stride[0] == 1
-    yield small and row, rule(6, "taps", "1-D, a batch below 8")
-    image = problem.rank == 2 and 1 < first <= 8 and light
-    yield small and image, rule(7, "slabs", "2-D, a batch below 8")
+    ones = (1,) * problem.rank
+    tiles = problem.taps > 1 and problem.kernel == problem.stride
+    apart = problem.taps > 1 and problem.kernel == problem.input_dilation
+    enough = problem.batch * positions
+    tiles = tiles and enough >= outer and (problem.batch < 8 or inner <= 4)
+    large = problem.rank > 1 and problem.batch < 8 and outer >= 128
+    joined = apart and (outer <= 4 or large)
+    yield tiles or joined, rule(5, "patches", "windows that tile the image")
+    flat = problem.rank == 2 and problem.batch < 8 and problem.dilation == ones and not window
+    spread = flat and problem.input_dilation[0] > 1 and not apart
+    yield spread, rule(5, "slabs", "2-D, the input dilated, a batch below 8")
+    far = math.prod(problem.input_dilation) >= 64 and not window
+    yield dilated and far, rule(5, "phases", "samples far apart")
+    yield volume and (not dilated or outer <= 4), rule(3, "slabs", "3-D as sums of 2-D")
+    line = problem.rank > 2 and 1 < problem.taps == first <= 8
+    yield small and line, rule(3, "taps", "3-D, taps of one axis alone")
+    # Otherwise reading the kernel is what takes the time, and lax reads it once.
+    direct = direct and 2 * enough >= max(inner, outer)
+    row = problem.rank == 1 and 1 < first <= 16 and direct
+    narrow = max(inner, outer) <= 128 and first <= 7 and problem.stride == ones and enough >= 1024
+    yield row and (small or narrow), rule(6, "taps", "1-D, a batch below 8 or few channels")
+    stem = problem.rank == 2 and 1 < first <= 8 and inner <= 4
+    yield small and stem, rule(7, "slabs", "2-D, few channels, a batch below 8")
+    spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
+    near = spacing <= 2 and min(problem.positions, default=1) >= 14
+    wide = spacing > 2 and side >= 40 and problem.batch <= 2
+    square = problem.rank == 2 and min(problem.kernel) > 1 and problem.taps <= 25 and direct
+    yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
