@@ -144,12 +144,19 @@ def dilated(x, w):
     )
 
 
+def embedded(x, w):
+    """Windows of w that tile the image."""
+    return lax.conv_general_dilated(x, w, w.shape[:2], "VALID", dimension_numbers=NUMBERS)
+
+
 # Kernels have no doubles, and tests of their own.
 @pytest.mark.parametrize("method", [m for m in METHODS if not m.startswith("pallas")])
 def test_a_pinned_method_serves_what_it_can(method):
     dense = integers(2, (3, 2, 6, 4))
     seen = set()
-    for fn, w in [(depthwise, W), (jax.grad(loss, 1), W), (transposed, dense), (dilated, dense)]:
+    calls = [(depthwise, W), (jax.grad(loss, 1), W)]
+    calls += [(fn, dense) for fn in (transposed, dilated, embedded)]
+    for fn, w in calls:
         expected = reference(fn, X, w)
         with jaxdil.installed(method=f"{method} or auto"):
             seen |= served(fn, X, w)[0]
