@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
@@ -74,16 +75,21 @@ def _run(closed: ClosedJaxpr, *arrays: jax.Array) -> jax.Array:
 def choice_of(x: Any, w: Any, y: Any, params: dict[str, Any], platform: str | None) -> Choice:
     """The method for an equation of conv_p on a platform, and why."""
     method = params["method"]
-    beyond = None
-    if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
-        beyond = "sizes are symbols, known only when it runs"
-    elif is_explicitly_sharded(x) or is_explicitly_sharded(w):
-        beyond = "the types of x or w say how they are sharded, and lax knows how to carry that on"
+    beyond = _reason_for_lax(x, w)
     if beyond and method in METHODS and method != "xla":
         raise MethodError(error("jaxdil", f"method={method!r} cannot serve: {beyond}"))
     if beyond:
         return Choice("xla", beyond)
     return _dispatch.choose(_layout.problem_of(x, w, y, params), pinned=method, platform=platform)
+
+
+def _reason_for_lax(x: Any, w: Any) -> str | None:
+    """Why no method but lax can serve two arrays, whatever the convolution; or None."""
+    if not all(isinstance(size, int) for size in (*x.shape, *w.shape)):
+        return "sizes are symbols, known only when it runs"
+    if is_explicitly_sharded(x) or is_explicitly_sharded(w):
+        return "the types of x or w say how they are sharded, and lax knows how to carry that on"
+    return None
 
 
 def is_explicitly_sharded(x: Any) -> bool:
@@ -146,7 +152,7 @@ def lowering(platform: str | None, **fixed: Any) -> Any:
         choice = choice_of(x, w, y, {**params, "method": method}, platform)
         with jax.named_scope(f"jaxdil.{choice.method}"):
             x, params = _layout.crop_negative(x, params)
-            if choice.method == "xla":
+            if choice.method == "xla" and not _is_missed(x, w, platform):
                 return plain_p.bind(x, w, **params)
             problem = _layout.problem_of(x, w, y, params)
             return _canonically(x, w, problem, params["dimension_numbers"], choice.method, platform)
@@ -176,6 +182,17 @@ def _is_partitioned(axes: Any) -> bool:
     return getattr(axes, "num_devices", None) not in (None, 1)
 
 
+def _is_missed(x: Any, w: Any, platform: str | None) -> bool:
+    """Whether XLA may have a fast kernel for what is left to it on a CPU, and not find it.
+
+    The kernel takes channels last. XLA turns other layouts into that, those of kernel gradients
+    among them, in the entry of a program alone: not in a loop, a branch or a function that is
+    called, where it goes through such a convolution element by element.
+    """
+    single = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize <= 4 and x.dtype == w.dtype
+    return platform == "cpu" and x.ndim <= 4 and single and _reason_for_lax(x, w) is None
+
+
 def _canonically(
     x: jax.Array, w: jax.Array, problem: Any, numbers: Any, method: str, platform: str | None
 ) -> jax.Array:
@@ -194,7 +211,7 @@ def _canonically(
         return _layout.transpose(y, y_order)
 
     # Not for the few samples of a step of a stream: XLA would copy the registers for a call.
-    apart = platform == "cpu" and math.prod(problem.size) > 8
+    apart = platform == "cpu" and math.prod(problem.size) > 8 and method != "xla"
     return (outlined(served, f"jaxdil_{method}") if apart else served)(x, w)
 
 

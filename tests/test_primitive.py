@@ -5,6 +5,7 @@ sides must be equal, not close.
 """
 
 import functools
+import re
 
 import chex
 import jax
@@ -232,6 +233,46 @@ def test_vmap_out_axes(out_axes):
         jax.vmap(conv, (0, None), out_axes=out_axes)(x, w) for conv in (ours(DENSE), theirs(DENSE))
     )
     assert_same(got, expected)
+
+
+# --- what is left to lax --------------------------------------------------------------------------
+
+LAYOUTS = (("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("HWNC", "OHWI", "NCHW"))
+
+
+def in_a_loop(conv, layout):
+    """Value and gradients of convolutions one after the other in a scan."""
+    back = [layout[2].index(axis) for axis in layout[0]]
+
+    def run(x, w):
+        def turn(x, _):
+            y = conv(x, w, (1, 1), "SAME", dimension_numbers=layout)
+            return jnp.transpose(y, back), None
+
+        return (lax.scan(turn, x, None, length=2)[0] ** 2).sum()
+
+    x, w = integers(0, (2, 2, 5, 6), np.float32), integers(1, (2, 2, 3, 3), np.float32)
+    x, w = (
+        np.transpose(a, [usual.index(axis) for axis in own])
+        for a, usual, own in zip((x, w), LAYOUTS[1], layout, strict=False)
+    )
+    return jax.jit(jax.value_and_grad(run, (0, 1))), x, w
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout[0])
+def test_what_is_left_to_lax_on_a_cpu_has_channels_last(layout):
+    """XLA turns other layouts, and those of kernel gradients, in the entry of a program alone."""
+    fn, x, w = in_a_loop(jaxdil.conv_general_dilated, layout)
+    plain, _, _ = in_a_loop(lax.conv_general_dilated, layout)
+
+    def numbers(fn, platform):
+        text = fn.trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+        return set(re.findall(r"dim_numbers = (\[.*?\]x\[.*?\]->\[.*?\])", text))
+
+    assert numbers(fn, "cpu") == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert len(numbers(plain, "cpu")) > 1
+    assert numbers(fn, "rocm") == numbers(plain, "rocm")
+    assert_same(fn(x, w), plain(x, w))
 
 
 # --- derivatives ----------------------------------------------------------------------------------

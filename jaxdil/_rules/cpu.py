@@ -45,6 +45,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
+    # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
+    alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
