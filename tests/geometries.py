@@ -162,6 +162,8 @@ GEOMETRIES = (
     geometry("2-D transposed", (3, 3), (2, 2), a=2, pad=(1, 1)),
     geometry("patches", (5, 8), (2, 3), s=(2, 3), pad=((1, 0), (0, 2))),
     geometry("patches joined", (3, 2), (2, 3), a=(2, 3), pad=((1, 0), (3, 4))),
+    geometry("patches that overlap", (2, 3), (4, 6), a=(2, 3), pad=((1, 4), (3, 2))),
+    geometry("patches that overlap, few", (2,), (6,), channels=(12, 2), a=2, pad=(7, 3)),
     geometry("2-D transposed, no zeros", (3, 4), (4, 3), a=2, s=(2, 1), pad=((3, 2), (1, 2))),
     geometry("2-D transposed, unequal", (3, 2), (3, 2), a=(2, 3), d=(1, 2), pad=((2, 1), (2, 3))),
 )

@@ -1,15 +1,18 @@
 """A convolution whose windows tile the image: one matrix product, and no patch is copied.
 
     y[n, p, o] = sum_{t, i} x[n, k p + t, i] w[t, i, o]          stride = kernel
-    y[n, k p + t, o] = sum_i x[n, p, i] w[k - 1 - t, i, o]       input dilation = kernel
+    y[n, a p + t, o] = sum_i x[n, p, i] w[k - 1 - t, i, o]       input dilation a, kernel k = a
 
 The first embeds patches (ViT, the stem of ConvNeXt); the second is its input gradient, and 2x2
 up-convolutions. Splitting each axis into (P, k) is a reshape, the product contracts or makes k in
-place. lax slides a window over the image instead, and over inserted zeros.
+place. lax slides a window over the image instead, and over inserted zeros. Where the kernel is
+m times the dilation of the input (vocoders), every output is met by m patches: those of each a-th
+part of the kernel tile the image, and m such tilings, each one sample further, are added.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -24,9 +27,12 @@ from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
+# Patches that may overlap: slices and sums written out for one call.
+MOST_BLOCKS = 16
+
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs a kernel as large as its stride, or as the dilation of the input, and no groups."""
+    """Needs a kernel as large as its stride, or a multiple of the input's dilation; no groups."""
     if problem.is_empty:
         return "patches: nothing to compute"
     if problem.groups != 1 or problem.batch_groups != 1:
@@ -36,9 +42,19 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     ones = (1,) * problem.rank
     if (problem.stride, problem.input_dilation) == (problem.kernel, ones):
         return None
-    if (problem.stride, problem.input_dilation) == (ones, problem.kernel):
-        return None
-    return "patches: the kernel is neither its stride nor the dilation of the input"
+    if problem.stride == ones != problem.input_dilation:
+        blocks = _blocks(problem)
+        if math.prod(blocks) > MOST_BLOCKS:
+            return f"patches: more than {MOST_BLOCKS} patches overlap"
+        covered = zip(blocks, problem.input_dilation, strict=True)
+        if tuple(m * a for m, a in covered) == problem.kernel:
+            return None
+    return "patches: the kernel is neither its stride nor a multiple of the input's dilation"
+
+
+def _blocks(problem: Problem) -> list[int]:
+    """How many dilations of the input the kernel is long, along each axis."""
+    return [k // a for k, a in zip(problem.kernel, problem.input_dilation, strict=True)]
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
@@ -50,19 +66,52 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         pairs = itertools.chain(*zip(problem.positions, kernel, strict=True))
         x = x.reshape(problem.batch, *pairs, problem.channels)
         inside = (*range(2, 2 * rank + 1, 2), 2 * rank + 1)
-        return _product(x, w, (inside, tuple(range(rank + 1))), problem)
-    # Sample i meets tap k - 1 - t at position k i + t - (k - 1 - lo). What is turned round is the
-    # kernel or the products, whichever are fewer.
-    fewer = math.prod(problem.x_shape[:-1]) < problem.channels
-    w = w if fewer else lax.rev(w, range(rank))
-    y = _product(x, w, ((rank + 1,), (rank,)), problem)
-    y = lax.rev(y, range(rank + 1, 2 * rank + 1)) if fewer else y
+        y = _product(x, w, (inside, tuple(range(rank + 1))), problem)
+        return y.astype(problem.out_dtype)
+    # Sample i meets tap k - 1 - t at position a i + t - (k - 1 - lo).
+    y = _spread(x, w, problem)
     order = itertools.chain(*((1 + i, 1 + rank + i) for i in range(rank)))
     y = lax.transpose(y, (0, *order, 2 * rank + 1))
-    sizes = [n * k for n, k in zip(problem.size, kernel, strict=True)]
-    y = y.reshape(problem.batch, *sizes, problem.out_channels)
+    merged = (y.shape[1 + 2 * i] * y.shape[2 + 2 * i] for i in range(rank))
+    y = y.reshape(problem.batch, *merged, problem.out_channels)
     starts = [k - 1 - lo for k, (lo, _) in zip(kernel, problem.padding, strict=True)]
     return _window(y, starts, problem.positions)
+
+
+def _spread(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """Every sample times the kernel, those that fall on one output added: (N, *Q, *a, O)."""
+    rank, inside = problem.rank, problem.input_dilation
+    blocks = _blocks(problem)
+    # What is turned round is the kernel or the products, whichever are fewer.
+    fewer = math.prod(problem.x_shape[:-1]) < problem.channels
+    if fewer:
+        x = _product(x, w, ((rank + 1,), (rank,)), problem)
+    else:
+        w = lax.rev(w, range(rank))
+    terms = []
+    for block in itertools.product(*map(range, blocks)):
+        later = [m - 1 - j for j, m in zip(block, blocks, strict=True)]
+        pads = [(0, 0, 0), *((j, after, 0) for j, after in zip(block, later, strict=True))]
+        if fewer:
+            term = _block(x, later, inside, 1 + rank)
+            term = _pad(term, [*pads, *[(0, 0, 0)] * (rank + 1)])
+        else:
+            part = _block(w, block, inside, 0)
+            term = _product(_pad(x, [*pads, (0, 0, 0)]), part, ((rank + 1,), (rank,)), problem)
+        terms.append(term)
+    y = functools.reduce(jnp.add, terms).astype(problem.out_dtype)
+    return lax.rev(y, range(rank + 1, 2 * rank + 1)) if fewer else y
+
+
+def _block(x: jax.Array, at: Sequence[int], sizes: Sequence[int], axis: int) -> jax.Array:
+    """The block of ``sizes`` numbered ``at``, of the axes from ``axis`` on."""
+    for i, (j, size) in enumerate(zip(at, sizes, strict=True)):
+        x = lax.slice_in_dim(x, j * size, (j + 1) * size, axis=axis + i)
+    return x
+
+
+def _pad(x: jax.Array, pads: Sequence[tuple[int, int, int]]) -> jax.Array:
+    return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def _window(x: jax.Array, starts: Sequence[int], sizes: Sequence[int]) -> jax.Array:
@@ -71,18 +120,17 @@ def _window(x: jax.Array, starts: Sequence[int], sizes: Sequence[int]) -> jax.Ar
         (max(-at, 0), max(at + size - n, 0), 0)
         for at, size, n in zip(starts, sizes, x.shape[1:-1], strict=True)
     ]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+    x = _pad(x, [(0, 0, 0), *pads, (0, 0, 0)])
     first = [max(at, 0) for at in starts]
     stop = [at + size for at, size in zip(first, sizes, strict=True)]
     return lax.slice(x, (0, *first, 0), (x.shape[0], *stop, x.shape[-1]))
 
 
 def _product(x: jax.Array, w: jax.Array, contract: Any, problem: Problem) -> jax.Array:
-    y = lax.dot_general(
+    return lax.dot_general(
         x,
         w,
         (contract, ((), ())),
         precision=problem.precision,
         preferred_element_type=problem.sum_dtype,
     )
-    return y.astype(problem.out_dtype)

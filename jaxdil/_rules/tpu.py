@@ -78,6 +78,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     large = problem.rank > 1 and problem.batch < 8 and outer >= 128
     joined = apart and (outer <= 4 or large)
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
+    # Rows of one image: those of several would be laid out anew around the sums.
+    overlap = dilated and problem.rank == problem.batch == 1 and positions * inner >= 32768
+    short = 128 <= inner >= outer and positions * outer <= 131072
+    yield overlap and (first >= 8 or short), rule(5, "patches", "1-D, patches that overlap")
     flat = problem.rank == 2 and problem.batch < 8 and problem.dilation == ones and not window
     spread = flat and problem.input_dilation[0] > 1 and not apart
     yield spread, rule(5, "slabs", "2-D, the input dilated, a batch below 8")
