@@ -97,6 +97,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield row and (small or narrow), rule(6, "taps", "1-D, a batch below 8 or few channels")
     stem = problem.rank == 2 and 1 < first <= 8 and inner <= 4
     yield small and stem, rule(7, "slabs", "2-D, few channels, a batch below 8")
+    broad = min(problem.positions, default=1) >= (32 if problem.batch <= 16 else 64)
+    plain = direct and problem.dilation == ones and min(problem.kernel, default=1) > 1
+    colours = stem and plain and outer >= 16 and problem.batch >= 8
+    yield colours and broad, rule(7, "planes", "2-D, few channels, a batch of 8 and more")
     spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
     near = spacing <= 2 and min(problem.positions, default=1) >= 14
     wide = spacing > 2 and side >= 40 and problem.batch <= 2
