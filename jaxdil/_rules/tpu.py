@@ -104,6 +104,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
     near = spacing <= 2 and min(problem.positions, default=1) >= 14
     wide = spacing > 2 and side >= 40 and problem.batch <= 2
-    square = problem.rank == 2 and min(problem.kernel) > 1 and problem.taps <= 25 and direct
+    square = problem.rank == 2 and min(problem.kernel) > 1 and direct
+    square = square and problem.taps <= (25 if outer >= 8 else 9)
     yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
