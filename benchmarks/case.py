@@ -134,6 +134,12 @@ class Case:
         parts += ["channels first"] if self.data_format == "channels_first" else []
         return " ".join(parts)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What every record of a result says of the layer."""
+        names = ("family", "source", "geometry", "dtype")
+        return {"case": self.name} | {name: getattr(self, name) for name in names}
+
 
 def make(
     name: str,

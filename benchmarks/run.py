@@ -111,11 +111,7 @@ def measure(
     positions = math.prod(arrays["g"].shape) // case.w[-1]
     shared = {
         "kind": "result",
-        "case": case.name,
-        "family": case.family,
-        "source": case.source,
-        "geometry": case.geometry,
-        "dtype": case.dtype,
+        **case.labels,
         "mode": mode,
         "flops": reference.flops,
         "bytes": reference.bytes,

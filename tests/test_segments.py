@@ -1,5 +1,6 @@
 """Packed sequences as a primitive: closed under differentiation and batching, inside a mesh too."""
 
+import functools
 import itertools
 
 import jax
@@ -100,3 +101,13 @@ def test_its_receptive_field_is_known():
         lambda x: streaming.causal_conv(x, W, depthwise=True, dilation=2)
     )(X)
     assert field == plain
+
+
+@pytest.mark.parametrize(("method", "kernels"), [("auto", 1), ("pallas_tpu", 1), ("taps", 0)])
+def test_on_a_tpu_it_is_a_kernel_unless_another_method_is_pinned(method, kernels):
+    x, w = jnp.ones((1, 64, 128), jnp.float32), jnp.ones((4, 128, 1), jnp.float32)
+    conv = functools.partial(streaming.causal_conv, depthwise=True, method=method)
+    fn = jax.jit(lambda x, w, ids: conv(x, w, segment_ids=ids))
+    traced = fn.trace(x, w, jnp.zeros((1, 64), jnp.int32))
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == kernels

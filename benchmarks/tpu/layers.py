@@ -85,11 +85,7 @@ def measure(
     (row,) = jaxdil.explain(fn, platform="tpu", gradients=False)(*args)
     shared = {
         "kind": "result",
-        "case": case.name,
-        "family": case.family,
-        "source": case.source,
-        "geometry": case.geometry,
-        "dtype": case.dtype,
+        **case.labels,
         "mode": mode,
         "flops": row.flops,
         "bytes": row.bytes,

@@ -66,7 +66,8 @@ def segmented(
     why = _refusal(x, w, bits, taps, **params)
     if method == "pallas_tpu" and why:
         raise MethodError(error(where, f"method='pallas_tpu' cannot serve: {why}"))
-    kernel = method.removesuffix(" or auto") == "pallas_tpu"
+    # None leaves it to the platform; whoever pins another method has none.
+    kernel = None if method == "auto" else method.removesuffix(" or auto") == "pallas_tpu"
     return _conv_p.bind(*_alike(x, w, bits), kernel=kernel, **params)
 
 
@@ -127,7 +128,14 @@ def _products(
 
 
 def _conv_by_taps(
-    x: jax.Array, w: jax.Array, bits: jax.Array, *, dilation: int, lo: int, dtype: Any, kernel: bool
+    x: jax.Array,
+    w: jax.Array,
+    bits: jax.Array,
+    *,
+    dilation: int,
+    lo: int,
+    dtype: Any,
+    kernel: bool | None,
 ) -> jax.Array:
     del kernel
     taps = w.shape[0]
@@ -144,7 +152,7 @@ def _grad_by_taps(
     dilation: int,
     lo: int,
     dtype: Any,
-    kernel: bool,
+    kernel: bool | None,
 ) -> jax.Array:
     del kernel
     product = _products(x, bits, taps, dilation, lo, _sum_dtype(dtype))
@@ -176,14 +184,15 @@ def _lowering(platform: str | None, by_taps: Callable[..., jax.Array], name: str
     """Sums of taps, or the kernel where it is pinned or the platform is its own."""
 
     def lowered(
-        x: jax.Array, other: jax.Array, bits: jax.Array, *, kernel: bool, **params: Any
+        x: jax.Array, other: jax.Array, bits: jax.Array, *, kernel: bool | None, **params: Any
     ) -> jax.Array:
         static = {key: params[key] for key in ("dilation", "lo", "dtype")}
         taps = params.get("taps", other.shape[0])
-        # The sizes of rule T10: where it is smaller, there is little to win.
-        chosen = platform == "tpu" and bits.shape[1] >= 64 and x.shape[2] >= 128
-        chosen = chosen and may_stand("pallas_tpu", platform)
-        if not (kernel or chosen) or _refusal(x, other, bits, taps, **static):
+        if kernel is None:
+            # The sizes of rule T10: where it is smaller, there is little to win.
+            large = bits.shape[1] >= 64 and x.shape[2] >= 128
+            kernel = platform == "tpu" and large and may_stand("pallas_tpu", platform)
+        if not kernel or _refusal(x, other, bits, taps, **static):
             return by_taps(x, other, bits, kernel=kernel, **params)
         from jaxdil._pallas import tpu_1d
 
