@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--methods",
         default="all",
-        choices=("all", "auto"),
-        help="each method that can serve, or only the one chosen (default: %(default)s)",
+        metavar="NAMES",
+        help="beside the one chosen: all that can serve, none (auto), or names (default: all)",
     )
     run.add_argument(
         "--seconds",
@@ -74,6 +74,18 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="S",
         help="of timing for each case and mode (default: %(default)s)",
+    )
+    run.add_argument(
+        "--batch",
+        type=int,
+        default=32,
+        help="on a GPU: what a smaller batch is raised to (default: %(default)s)",
+    )
+    run.add_argument(
+        "--stop-after",
+        type=float,
+        metavar="S",
+        help="on a GPU: seconds after which nothing more is begun (default: all is measured)",
     )
     run.add_argument(
         "--out", type=pathlib.Path, metavar="FILE", help="the result (default: a new file)"
@@ -154,7 +166,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     if options.device != "cpu":
         # So that PyTorch finds memory left on the same GPU. Read when JAX starts its backend.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from benchmarks import run
+    from benchmarks import contenders, run
     from benchmarks.case import MODES, as_dtype
     from benchmarks.cases import select
 
@@ -167,6 +179,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     if unknown := [mode for mode in modes if mode not in MODES]:
         msg = f"--modes: {unknown[0]!r} is none of {', '.join(MODES)}"
         raise ValueError(msg)
+    contenders.check_methods(options.methods)
     if options.device.startswith("tpu:"):
         from benchmarks import tpu
 
@@ -185,6 +198,22 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     _check_device(options.device)
     if options.dtype:
         cases = tuple(as_dtype(case, options.dtype) for case in cases)
+    if options.device in ("cuda", "rocm"):
+        from benchmarks import gpu
+
+        path = gpu.run(
+            cases,
+            device=options.device,
+            peers=options.peers.split(","),
+            modes=modes,
+            methods=options.methods,
+            batch=options.batch,
+            limit=options.stop_after,
+            out=options.out,
+            arguments=argv,
+        )
+        print(f"written: {path}")
+        return
     path = run.run(
         cases,
         device=options.device,

@@ -29,6 +29,7 @@ __all__ = [
     "shapes",
     "shrunk",
     "terms",
+    "with_batch",
 ]
 
 MODES = ("fwd", "dx", "dw")
@@ -206,6 +207,16 @@ def shapes(case: Case) -> dict[str, jax.ShapeDtypeStruct]:
 def as_dtype(case: Case, dtype: str) -> Case:
     """The case in another dtype."""
     return dataclasses.replace(case, dtype=dtype)
+
+
+def with_batch(case: Case, batch: int, most: int = 2**24) -> Case:
+    """The case with a batch of at least ``batch``, halved until x and y have ``most`` elements."""
+    while True:
+        larger = dataclasses.replace(case, x=(max(batch, case.x[0]), *case.x[1:]))
+        arrays = shapes(larger).values()
+        if batch <= case.x[0] or max(math.prod(a.shape) for a in arrays) <= most:
+            return larger
+        batch //= 2
 
 
 def function(case: Case, mode: str) -> Callable[[Any, Any], Any]:

@@ -7,6 +7,7 @@ names. All compute the same function of the same numbers (``case.function``, ``c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import time
 from collections.abc import Callable
@@ -18,15 +19,25 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdil
-from benchmarks.case import Case, function
+from benchmarks.case import Case, as_dtype, function
 from jaxdil._methods import METHODS, load, races
 
-__all__ = ["ARGUMENTS", "PEERS", "Contender", "peer", "ready", "with_jaxdil", "with_lax"]
+__all__ = [
+    "ARGUMENTS",
+    "PEERS",
+    "Contender",
+    "check_methods",
+    "peer",
+    "ready",
+    "with_jaxdil",
+    "with_lax",
+]
 
 # What a mode takes, in the order of its arguments.
 ARGUMENTS = {"fwd": ("x", "w"), "dx": ("g", "w"), "dw": ("x", "g")}
 
-# Library -> the module here that runs it. Each has `prepare`, `build`, `ceilings` and `version`.
+# Library -> the module here that runs it. Each has `prepare`, `variants`, `build`, `ceilings` and
+# `version`.
 PEERS = {"torch": "benchmarks.peer_torch"}
 
 
@@ -61,24 +72,38 @@ class Reference:
 
 def with_lax(
     case: Case, mode: str, arrays: dict[str, np.ndarray], device: Any
-) -> tuple[Contender, Reference]:
-    """The convolution of lax, and what the others are checked against."""
+) -> tuple[Callable[[], Contender], Callable[[], Reference]]:
+    """How to build the convolution of lax, and what the others are checked against."""
     fn, args = function(case, mode), [arrays[name] for name in ARGUMENTS[mode]]
-    contender, compiled = _compiled("lax", fn, args, device)
-    positive = [jax.device_put(np.abs(a), device) for a in args]
     row = _explained(fn, args, device)
-    return contender, Reference(
-        expected=contender.result(contender.call()),
-        magnitude=np.asarray(compiled(*positive)),
-        flops=row.flops,
-        bytes=row.bytes,
-    )
+
+    @functools.cache
+    def compiled() -> tuple[Contender, Callable[..., Any]]:
+        return _compiled("lax", fn, args, device)
+
+    def reference() -> Reference:
+        positive = [np.abs(a) for a in args]
+        try:
+            contender, program = compiled()
+            expected = contender.result(contender.call())
+            magnitude = np.asarray(program(*(jax.device_put(a, device) for a in positive)))
+        except jax.errors.JaxRuntimeError:
+            # cuDNN has no call for some half-precision convolutions that it has in float32.
+            wide = jax.jit(function(as_dtype(case, "float32"), mode))
+            expected, magnitude = (
+                np.asarray(wide(*(jax.device_put(a.astype(np.float32), device) for a in them)))
+                for them in (args, positive)
+            )
+            expected = expected.astype(case.dtype)
+        return Reference(expected, magnitude, row.flops, row.bytes)
+
+    return lambda: compiled()[0], reference
 
 
 def with_jaxdil(
     case: Case, mode: str, arrays: dict[str, np.ndarray], device: Any, *, methods: str
 ) -> dict[str, Callable[[], Contender]]:
-    """How to build `auto` and, unless ``methods`` is "auto", each other method that can serve."""
+    """How to build `auto` and each other method of ``methods`` that can serve ("all": of all)."""
     fn, args = function(case, mode), [arrays[name] for name in ARGUMENTS[mode]]
     row = _explained(fn, args, device)
 
@@ -92,14 +117,24 @@ def with_jaxdil(
 
         return built
 
-    names = ["auto"]
-    if methods != "auto":
-        # "xla" is lax, which is timed as such; what auto chose is timed as auto.
-        platform = _platform(device)
-        others = [name for name in METHODS if name not in ("xla", row.method)]
-        others = [name for name in others if races(name, platform)]
-        names += [n for n in others if load(n).supports(row.problem, platform) is None]
-    return {name: build(name) for name in names}
+    return {name: build(name) for name in ("auto", *others(row, _platform(device), methods))}
+
+
+def others(row: Any, platform: str, methods: str) -> list[str]:
+    """Those of ``methods`` that can serve a row of `explain`, beside lax and what it chose."""
+    # "xla" is lax, which is timed as such; what auto chose is timed as auto.
+    wanted = METHODS if methods == "all" else methods.split(",")
+    names = [name for name in METHODS if name in wanted and name not in ("xla", row.method)]
+    names = [name for name in names if races(name, platform)]
+    return [name for name in names if load(name).supports(row.problem, platform) is None]
+
+
+def check_methods(methods: str) -> None:
+    """Raise ValueError unless these are "all", "auto", or names of methods between commas."""
+    known = ("all", "auto", *METHODS)
+    if unknown := [name for name in methods.split(",") if name not in known]:
+        msg = f"--methods: {unknown[0]!r} is none of {', '.join(known)}"
+        raise ValueError(msg)
 
 
 def peer(name: str) -> ModuleType | None:

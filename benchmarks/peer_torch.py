@@ -22,7 +22,7 @@ from torch.nn import functional
 from benchmarks.case import Case
 from benchmarks.contenders import Contender
 
-__all__ = ["UnsupportedError", "build", "ceilings", "prepare", "version"]
+__all__ = ["UnsupportedError", "build", "ceilings", "prepare", "variants", "version"]
 
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 # OpenMP's threads spin after their work, by default 300,000 times, up to 16 ms. On a machine of few
@@ -50,8 +50,19 @@ def prepare(device: str, threads: int) -> str | None:
     return None
 
 
-def build(case: Case, mode: str, arrays: dict[str, np.ndarray], device: str) -> Contender:
+def variants(case: Case, device: str) -> dict[str, dict[str, Any]]:
+    """Contender -> options of ``build``. On a GPU either memory format may be the faster one."""
+    if device == "cpu" or case.data_format == "channels_first" or case.rank not in _FORMATS:
+        return {"torch": {}}
+    return {"torch": {}, "torch-contiguous": {"contiguous": True}}
+
+
+def build(
+    case: Case, mode: str, arrays: dict[str, np.ndarray], device: str, *, contiguous: bool = False
+) -> Contender:
     """The case by PyTorch's convolution, or by ``convolution_backward`` for one gradient alone.
+
+    With ``contiguous`` all tensors have channels first in memory, whatever the case has.
 
     Raises:
       UnsupportedError: if PyTorch cannot express it.
@@ -76,7 +87,9 @@ def build(case: Case, mode: str, arrays: dict[str, np.ndarray], device: str) -> 
         output_padding,
         case.groups,
     )
-    tensor = functools.partial(_tensor, case=case, device=device, dtype=dtype)
+    tensor = functools.partial(
+        _tensor, case=case, device=device, dtype=dtype, contiguous=contiguous
+    )
     x, w, g = (tensor(arrays[name], name) for name in "xwg")
 
     def padded(x: torch.Tensor) -> torch.Tensor:
@@ -101,7 +114,7 @@ def build(case: Case, mode: str, arrays: dict[str, np.ndarray], device: str) -> 
     run = {"fwd": fwd, "dx": dx, "dw": dw}[mode]
     kind = {"fwd": "g", "dx": "x", "dw": "w"}[mode]
     return Contender(
-        name="torch",
+        name="torch-contiguous" if contiguous else "torch",
         call=_waiting(run, device),
         result=lambda out: _array(out, case, kind, jnp.dtype(case.dtype)),
         settle=_SETTLE if device == "cpu" else 0.0,
@@ -146,7 +159,9 @@ def _pad_argument(excess: Sequence[tuple[int, int]]) -> list[int]:
     return [p for pair in reversed(excess) for p in pair]
 
 
-def _tensor(array: np.ndarray, kind: str, *, case: Case, device: str, dtype: Any) -> torch.Tensor:
+def _tensor(
+    array: np.ndarray, kind: str, *, case: Case, device: str, dtype: Any, contiguous: bool
+) -> torch.Tensor:
     first = case.data_format == "channels_first"
     if kind == "w":
         # To (O, I, *K), or what PyTorch wants of a transposed layer: (I, O, *K), flipped.
@@ -156,9 +171,9 @@ def _tensor(array: np.ndarray, kind: str, *, case: Case, device: str, dtype: Any
     elif not first:
         array = np.moveaxis(array, -1, 1)
     # numpy's bfloat16 is none that PyTorch knows; float32 holds it exactly.
-    array = np.ascontiguousarray(array, np.float32)
-    tensor = torch.from_numpy(array).to(device=device, dtype=dtype)
-    if not first and case.rank in _FORMATS:
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    tensor = tensor.to(device=device, dtype=dtype)
+    if not (first or contiguous) and case.rank in _FORMATS:
         tensor = tensor.contiguous(memory_format=_FORMATS[case.rank])
     return tensor
 

@@ -15,13 +15,30 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
 
 from benchmarks import check, contenders, machine, timing
 from benchmarks.case import Case, operands, terms
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, Reference
 
-__all__ = ["RESULTS", "free_path", "measure", "progress", "run", "say_if_busy", "write"]
+__all__ = [
+    "RESULTS",
+    "Prepared",
+    "add_times",
+    "failing",
+    "free_path",
+    "heard",
+    "judge",
+    "libraries_of",
+    "measure",
+    "prepare",
+    "progress",
+    "run",
+    "say_if_busy",
+    "write",
+]
 
 RESULTS = machine.ROOT / "benchmarks" / "results"
 
@@ -46,7 +63,7 @@ def run(
       peers: "lax" and libraries of ``contenders.PEERS``. One that is not installed is left out,
         with a message. Without "lax", lax still serves to check the others.
       modes: of "fwd", "dx", "dw".
-      methods: "all", or "auto" for jaxdil's choice alone.
+      methods: "all", "auto" for jaxdil's choice alone, or names with commas between them.
       seconds: of timing, for each case and mode.
       out: the file, else one named after date, device and commit in benchmarks/results/.
       arguments: the command line, for the record.
@@ -56,7 +73,7 @@ def run(
       ValueError: if there is no such device, or for an unknown peer.
     """
     on = machine.find_device(device)
-    libraries = _libraries(peers, device)
+    libraries = libraries_of(peers, device)
     header = machine.header(device, on, peers=libraries, arguments=arguments)
     say_if_busy(header)
     path = out or free_path(header)
@@ -66,7 +83,7 @@ def run(
     with path.open("w") as file, progress(len(cases) * len(modes)) as (say, step):
         write(file, header)
         for case in cases:
-            heard = []
+            said = []
             for mode in modes:
                 records = measure(
                     case,
@@ -80,13 +97,13 @@ def run(
                 )
                 for record in records:
                     write(file, record)
-                heard.append(_heard(mode, records))
+                said.append(heard(mode, records))
                 for record in records:
                     if record["status"] not in ("ok", "unsupported"):
                         who = f"{case.name} {mode}: {record['contender']}"
                         say(f"  {who} {record['status']}: {record['reason']}")
                 step()
-            say(f"{case.name:<22} " + "  |  ".join(heard))
+            say(f"{case.name:<22} " + "  |  ".join(said))
     return path
 
 
@@ -102,70 +119,122 @@ def measure(
     seconds: float = 1.0,
 ) -> list[dict[str, Any]]:
     """One record a contender, for a case in a mode."""
+    prepared = prepare(
+        case, mode, on, device=device, time_lax=time_lax, peers=peers, methods=methods
+    )
+    reference = prepared.reference()
+    able = []
+    for name, record in prepared.records.items():
+        # Whatever goes wrong in one contender belongs into the result, and stops no other.
+        with failing(record):
+            contender = prepared.builders[name]()
+            result, estimate = contenders.ready(contender)
+            judge(record, contender, result, reference, prepared, device)
+            if record["status"] == "ok":
+                able.append((contender, estimate))
+    times = timing.round_robin(able, seconds=seconds)
+    for name, took in times.items():
+        add_times(prepared.records[name], took)
+    return list(prepared.records.values())
+
+
+class Prepared(NamedTuple):
+    """A case in a mode, before anything ran: how to build who takes part, and their records."""
+
+    case: Case
+    mode: str
+    positions: int
+    reference: Callable[[], Reference]
+    builders: dict[str, Callable[[], Contender]]
+    records: dict[str, dict[str, Any]]
+    theirs: tuple[str, ...]
+    """Which are of other libraries."""
+
+
+def prepare(
+    case: Case,
+    mode: str,
+    on: Any,
+    *,
+    device: str,
+    time_lax: bool,
+    peers: dict[str, ModuleType],
+    methods: str,
+) -> Prepared:
+    """Make the operands; the contenders are compiled when they are built."""
     arrays = operands(case)
     lax, reference = contenders.with_lax(case, mode, arrays, on)
-    builders: dict[str, Callable[[], Contender]] = {"lax": lambda: lax} if time_lax else {}
-    builders |= contenders.with_jaxdil(case, mode, arrays, on, methods=methods)
-    for name, module in peers.items():
-        builders[name] = functools.partial(module.build, case, mode, arrays, device)
-    positions = math.prod(arrays["g"].shape) // case.w[-1]
-    shared = {
-        "kind": "result",
-        **case.labels,
-        "mode": mode,
+    ours = {"lax": lax} if time_lax else {}
+    ours |= contenders.with_jaxdil(case, mode, arrays, on, methods=methods)
+    theirs = {
+        name: functools.partial(module.build, case, mode, arrays, device, **options)
+        for module in peers.values()
+        for name, options in module.variants(case, device).items()
+    }
+    shared = {"kind": "result", **case.labels, "mode": mode}
+    return Prepared(
+        case,
+        mode,
+        math.prod(arrays["g"].shape) // case.w[-1],
+        reference,
+        builders := ours | theirs,
+        {name: shared | {"contender": name} for name in builders},
+        tuple(theirs),
+    )
+
+
+@contextlib.contextmanager
+def failing(record: dict[str, Any]) -> Iterator[None]:
+    """Whatever is raised is noted in a contender's record, and goes no further."""
+    try:
+        yield
+    except NotImplementedError as error:
+        record |= {"status": "unsupported", "reason": str(error)}
+    except Exception as error:
+        record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+
+def judge(
+    record: dict[str, Any],
+    contender: Contender,
+    result: np.ndarray,
+    reference: Reference,
+    prepared: Prepared,
+    device: str,
+) -> None:
+    """Compare a contender's result with lax's, and note what is known of it before the clock."""
+    share = check.worst(
+        result,
+        reference.expected,
+        reference.magnitude,
+        terms=terms(prepared.case, prepared.mode, prepared.positions),
+        device=device,
+    )
+    record |= {
         "flops": reference.flops,
         "bytes": reference.bytes,
+        "method": contender.method,
+        "because": contender.because,
+        "error": share if math.isfinite(share) else None,
+        "compile_s": contender.compile_s,
+        "temp_bytes": contender.temp_bytes,
+        "status": "ok",
     }
-    records: list[dict[str, Any]] = []
-    able: list[tuple[Contender, float]] = []
-    for name, build in builders.items():
-        record = shared | {"contender": name}
-        records.append(record)
-        # Whatever goes wrong in one contender belongs into the result, and stops no other.
-        try:
-            contender = build()
-            result, estimate = contenders.ready(contender)
-        except NotImplementedError as error:
-            record |= {"status": "unsupported", "reason": str(error)}
-            continue
-        except Exception as error:
-            record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-            continue
-        share = check.worst(
-            result,
-            reference.expected,
-            reference.magnitude,
-            terms=terms(case, mode, positions),
-            device=device,
-        )
-        record |= {
-            "method": contender.method,
-            "because": contender.because,
-            "error": share if math.isfinite(share) else None,
-            "compile_s": contender.compile_s,
-            "temp_bytes": contender.temp_bytes,
-        }
-        if share <= 1:
-            able.append((contender, estimate))
-            record["status"] = "ok"
-        else:
-            reason = f"differs from lax by {share:.3g} times what rounding allows"
-            record |= {"status": "refused", "reason": reason}
-    times = timing.round_robin(able, seconds=seconds)
-    for record in records:
-        if record["status"] == "ok":
-            _add_times(record, times[record["contender"]])
-    return records
+    if not share <= 1:
+        reason = f"differs from lax by {share:.3g} times what rounding allows"
+        record |= {"status": "refused", "reason": reason}
 
 
-def _add_times(record: dict[str, Any], times: list[float]) -> None:
+def add_times(record: dict[str, Any], times: Sequence[float]) -> None:
+    """Note a contender's times, in seconds, and the rates that they mean."""
     record |= timing.quantiles(times)
     record["gflops"] = record["flops"] / record["median"] / 1e9
     record["gbs"] = record["bytes"] / record["median"] / 1e9
     record["times_us"] = [round(t * 1e6, 1) for t in times]
 
 
-def _libraries(peers: Sequence[str], device: str) -> dict[str, ModuleType]:
+def libraries_of(peers: Sequence[str], device: str) -> dict[str, ModuleType]:
+    """The modules of the peers that can take part, with a word on those that cannot."""
     found = {}
     for name in peers:
         if name == "lax":
@@ -223,7 +292,7 @@ def progress(
         yield bar.write, bar.update
 
 
-def _heard(mode: str, records: Sequence[dict[str, Any]]) -> str:
+def heard(mode: str, records: Sequence[dict[str, Any]]) -> str:
     """A mode of a case in a few words."""
     by = {r["contender"]: r for r in records if r["status"] == "ok"}
     auto = by.get("auto")

@@ -16,7 +16,7 @@ from checker import assert_conv, assert_input_grad, assert_kernel_grad
 import jaxdil
 from benchmarks import __main__ as command
 from benchmarks import case as cases_of
-from benchmarks import check, compare, contenders, report, results, run, streaming
+from benchmarks import check, compare, contenders, gpu, report, results, run, streaming
 from benchmarks.case import FAMILIES, MODES, function, operands, shrunk, terms
 from benchmarks.cases import CASES, select
 from jaxdil import reference
@@ -155,16 +155,17 @@ ODD = tuple(
 
 
 @pytest.mark.skipif(not has_torch, reason="torch is not installed")
+@pytest.mark.parametrize("contiguous", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_pytorch_computes_the_same(mode):
+def test_pytorch_computes_the_same(mode, contiguous):
     from benchmarks import peer_torch
 
     assert peer_torch.prepare("cpu", 1) is None
     on = jax.devices("cpu")[0]
     for case in ODD:
         arrays = operands(case)
-        _, wanted = contenders.with_lax(case, mode, arrays, on)
-        contender = peer_torch.build(case, mode, arrays, "cpu")
+        wanted = contenders.with_lax(case, mode, arrays, on)[1]()
+        contender = peer_torch.build(case, mode, arrays, "cpu", contiguous=contiguous)
         share = check.worst(
             contender.result(contender.call()),
             wanted.expected,
@@ -471,3 +472,131 @@ def test_compare_needs_something_in_common(tmp_path):
 
 def test_every_mode_has_a_function():
     assert set(contenders.ARGUMENTS) == set(cases_of.MODES)
+
+
+# --- a GPU's own clock
+
+
+def profiled(*kernels):
+    """A profile of a GPU whose streams ran kernels: (stream, name, start ns, length ns)."""
+    streams = collections.defaultdict(list)
+    for stream, *kernel in kernels:
+        streams[stream].append(kernel)
+    names = sorted({kernel[1] for kernel in kernels})
+    lines = "".join(
+        f'lines {{ id: {i} name: "Stream #{stream}(Compute)" timestamp_ns: 0 '
+        + "".join(
+            f"events {{ metadata_id: {names.index(name) + 1} "
+            f"offset_ps: {start * 1000} duration_ps: {length * 1000} }} "
+            for name, start, length in events
+        )
+        + "} "
+        for i, (stream, events) in enumerate(streams.items())
+    )
+    table = "".join(
+        f'event_metadata {{ key: {i} value {{ id: {i} name: "{name}" }} }} '
+        for i, name in enumerate(names, start=1)
+    )
+    text = (
+        f'planes {{ id: 1 name: "/device:GPU:0" {lines} {table} }} planes {{ name: "/host:CPU" }}'
+    )
+    Data = jax.profiler.ProfileData
+    return Data.from_serialized_xspace(Data.text_proto_to_serialized_xspace(text))
+
+
+def test_a_gpu_is_busy_from_mark_to_mark_and_kernels_side_by_side_count_once():
+    profile = profiled(
+        (1, "before_all", 0, 5),
+        (1, "wrapped_tan", 10, 100),
+        (1, "conv", 120, 30),
+        (2, "transpose", 140, 20),  # half of it beside the last one
+        (1, "loop_tan_fusion", 300, 100),
+        (2, "standard_gemm", 500, 7),  # no tangent
+        (1, "sum", 600, 3),
+    )
+    assert gpu.busy(profile, calls=2) == pytest.approx([40e-9, 10e-9])
+
+
+@pytest.mark.parametrize("last", [[], [(1, "wrapped_tan", 200, 9)]])
+def test_a_profile_without_all_calls_is_an_error(last):
+    profile = profiled((1, "wrapped_tan", 10, 100), (1, "conv", 120, 30), *last)
+    with pytest.raises(RuntimeError, match=r"1 of 2 calls.*'conv', 'wrapped_tan'"):
+        gpu.busy(profile, calls=2)
+
+
+class CountingClock:
+    """In the place of the profiler: how often each contender was called."""
+
+    def __init__(self, on):
+        pass
+
+    def measure(self, them):
+        for contender in them:
+            contender.call()
+        return [[1e-5] * gpu.CALLS for _ in them]
+
+
+def test_a_run_on_a_gpu_compiles_a_part_checks_it_and_times_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "Clock", CountingClock)
+    monkeypatch.setattr(gpu, "PART", 2)
+    monkeypatch.setattr(gpu, "with_batch", lambda case, batch: case)
+    monkeypatch.setattr(gpu.machine, "ceilings", lambda *_, **__: {})
+    path = gpu.run(
+        [by_name("mobilenetv2-14"), by_name("tcn-d8")],
+        device="cpu",
+        peers=["lax"],
+        modes=MODES,
+        methods="taps,correlate",
+        batch=2,
+        out=tmp_path / "result.jsonl",
+    )
+    result = results.load(path)
+    assert (result.header["clock"], result.header["least_batch"]) == ("profiler", 2)
+    found = results.rows(result)
+    assert [(row.case, row.mode) for row in found] == [
+        (case, mode) for case in ("mobilenetv2-14", "tcn-d8") for mode in MODES
+    ]
+    assert found[0].contenders.keys() == {"lax", "auto"}, "auto took the only one that can serve"
+    assert found[3].contenders.keys() == {"lax", "auto", "taps"}
+    for row in found:
+        for record in row.contenders.values():
+            assert record["status"] == "ok", record
+            assert record["error"] <= 1
+            assert record["times_us"] == [10.0] * gpu.CALLS
+
+
+def test_what_is_wrong_is_refused_on_a_gpu_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "Clock", CountingClock)
+    monkeypatch.setattr(gpu.machine, "ceilings", lambda *_, **__: {})
+    from jaxdil._methods import taps
+
+    right = taps.apply
+    monkeypatch.setattr(taps, "apply", lambda *args: right(*args) * 1.5)
+    path = gpu.run(
+        [by_name("mobilenetv2-14")],
+        device="cpu",
+        peers=["lax"],
+        modes=["fwd"],
+        methods="taps,planes",
+        batch=1,
+        out=tmp_path / "result.jsonl",
+    )
+    (row,) = results.rows(results.load(path))
+    assert row.contenders["lax"]["status"] == "ok"
+    wrong = [r for r in row.contenders.values() if r["method"] == "taps"]
+    assert [r["status"] for r in wrong] == ["refused"]
+    assert "differs from lax" in wrong[0]["reason"]
+
+
+def test_a_larger_batch_stops_at_the_size_of_the_arrays():
+    case = next(case for case in CASES if case.name == "mobilenetv2-112")
+    assert cases_of.with_batch(case, 32).x == (32, *case.x[1:])
+    assert cases_of.with_batch(case, 32, most=9 * math.prod(case.x)).x == (8, *case.x[1:])
+    assert cases_of.with_batch(case, 32, most=1).x == case.x
+    eight = next(case for case in CASES if case.name == "mobilenetv2-14")
+    assert cases_of.with_batch(eight, 4) == eight
+
+
+def test_methods_are_named_or_the_command_says_which_there_are(capsys):
+    assert command.main(["run", "--methods", "taps,tabs"]) == 2
+    assert "--methods: 'tabs' is none of all, auto, xla, taps" in capsys.readouterr().err

@@ -11,12 +11,10 @@ import jax
 
 import jaxdil
 from benchmarks.case import Case, as_dtype, function, shapes
-from benchmarks.contenders import ARGUMENTS
+from benchmarks.contenders import ARGUMENTS, others
 from benchmarks.run import free_path, progress, write
 from benchmarks.tpu.chips import chip_of
 from benchmarks.tpu.compiler import CACHE, Compiler, header_of
-from jaxdil._methods import METHODS, races
-from jaxdil._methods import load as load_method
 
 __all__ = ["measure", "run"]
 
@@ -42,7 +40,7 @@ def run(
       cases: what to compile.
       device: "tpu:" and a chip of `CHIPS`.
       modes: of "fwd", "dx", "dw".
-      methods: "all", or "auto" for jaxdil's choice alone.
+      methods: "all", "auto" for jaxdil's choice alone, or names with commas between them.
       dtype: that all cases are compiled in; None for each in its own.
       out: the file, else one named after date, device and commit in benchmarks/results/.
       arguments: the command line, for the record.
@@ -90,10 +88,7 @@ def measure(
         "flops": row.flops,
         "bytes": row.bytes,
     }
-    names = ["lax", "auto"]
-    if methods != "auto":
-        others = [n for n in METHODS if n not in ("xla", row.method) and races(n, "tpu")]
-        names += [n for n in others if load_method(n).supports(row.problem, "tpu") is None]
+    names = ["lax", "auto", *others(row, "tpu", methods)]
     build = functools.partial(program, case, mode)
     records = []
     for name in names:
