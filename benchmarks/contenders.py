@@ -101,15 +101,27 @@ def with_lax(
 
 
 def with_jaxdil(
-    case: Case, mode: str, arrays: dict[str, np.ndarray], device: Any, *, methods: str
+    case: Case,
+    mode: str,
+    arrays: dict[str, np.ndarray],
+    device: Any,
+    *,
+    methods: str,
+    lax: Callable[[], Contender] | None = None,
 ) -> dict[str, Callable[[], Contender]]:
-    """How to build `auto` and each other method of ``methods`` that can serve ("all": of all)."""
+    """How to build `auto` and each other method of ``methods`` that can serve ("all": of all).
+
+    If ``lax`` is given, `auto` is what it builds where the choice is lax.
+    """
     fn, args = function(case, mode), [arrays[name] for name in ARGUMENTS[mode]]
     row = _explained(fn, args, device)
 
     def build(name: str) -> Callable[[], Contender]:
         def built() -> Contender:
-            contender, _ = _compiled(name, jaxdil.accelerate(fn, method=name), args, device)
+            if name == "auto" and row.method == "xla" and lax is not None:
+                contender = dataclasses.replace(lax(), name=name)
+            else:
+                contender, _ = _compiled(name, jaxdil.accelerate(fn, method=name), args, device)
             contender.method = row.method if name == "auto" else name
             contender.because = row.because if name == "auto" else None
             contender.optional = name != "auto"

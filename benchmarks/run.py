@@ -160,12 +160,19 @@ def prepare(
     time_lax: bool,
     peers: dict[str, ModuleType],
     methods: str,
+    compile_lax_once: bool = False,
 ) -> Prepared:
-    """Make the operands; the contenders are compiled when they are built."""
+    """Make the operands; the contenders are compiled when they are built.
+
+    What is left to lax is lax's program. To compile it twice is to measure how the compiler's own
+    choice varies, which on a GPU is a race that it runs each time, and takes seconds.
+    """
     arrays = operands(case)
     lax, reference = contenders.with_lax(case, mode, arrays, on)
     ours = {"lax": lax} if time_lax else {}
-    ours |= contenders.with_jaxdil(case, mode, arrays, on, methods=methods)
+    ours |= contenders.with_jaxdil(
+        case, mode, arrays, on, methods=methods, lax=lax if compile_lax_once else None
+    )
     theirs = {
         name: functools.partial(module.build, case, mode, arrays, device, **options)
         for module in peers.values()

@@ -41,8 +41,9 @@ from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradient"]
 
-# Taps that are kept side by side; each has a tile in registers.
-TOGETHER = 9
+# Bytes of a tile for each thread; and sums that a thread keeps, a tile of them for each tap of a
+# program. More taps together mean fewer passes over memory.
+WIDTH, SUMS = 16, 36
 
 # Programs that fill a GPU of about 132 multiprocessors, eight on each; and tiles of terms that a
 # program should have at the least, so that the shares written are few beside what was read.
@@ -75,8 +76,8 @@ class _Plan(NamedTuple):
     @property
     def together(self) -> tuple[int, int]:
         """Lines, and taps of a line, that a program has."""
-        long = self.problem.positions[-1]
-        return _share(self.lines, max(TOGETHER // long, 1)), _share(long, TOGETHER)
+        long, most = self.problem.positions[-1], max(SUMS // self.tile.each, 1)
+        return _share(self.lines, max(most // long, 1)), _share(long, most)
 
     @property
     def tiles(self) -> tuple[int, int, int]:
@@ -108,7 +109,7 @@ def _share(n: int, most: int) -> int:
 def kernel_gradient(x: jax.Array, c: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     """The result (I, *K, O) of the image (N, *S, G I) and the cotangent (N, *P, O)."""
     axes = axes_of(problem)
-    plan = _Plan(problem, axes, tile_of(problem.out_channels, x.dtype, axes[-1].terms))
+    plan = _Plan(problem, axes, tile_of(problem.out_channels, x.dtype, axes[-1].terms, WIDTH))
     taps = plan.inner * math.prod(problem.positions)
     shares = pl.pallas_call(
         functools.partial(_kernel, plan=plan),

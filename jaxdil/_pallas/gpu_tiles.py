@@ -26,6 +26,7 @@ __all__ = [
     "Tile",
     "axes_of",
     "both",
+    "fits",
     "iota",
     "quotient",
     "ravel",
@@ -36,7 +37,7 @@ __all__ = [
 # An integer that is known when the kernel is written, or only in the program.
 Index: TypeAlias = Any
 
-# A tile has 16 bytes for each thread of these warps, the most that a thread loads at a time.
+# Warps of a program. A thread has some bytes of a tile, at most the 16 that it loads at a time.
 WARPS = 4
 
 # Columns of a tile at the most: 256 bytes of half precision, two of the lines that memory moves.
@@ -47,14 +48,21 @@ IDLE = 7
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a tile, and outputs or terms along the last axis that a row stands for.
+    """Rows and columns of a tile, and outputs or terms that a row stands for.
 
-    All three are powers of two, which Triton needs of the first ones.
+    Those are ``pieces`` along the last axis, in ``lines`` along the one before. All are powers of
+    two, which Triton needs of the first ones.
     """
 
     rows: int
     columns: int
     pieces: int
+    lines: int = 1
+
+    @property
+    def each(self) -> int:
+        """Elements of a tile that a thread has."""
+        return max(self.rows * self.columns // (WARPS * 32), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,13 +191,21 @@ def iota(size: int, axis: int) -> jax.Array:
     return lax.broadcasted_iota(np.int32, (size, 1) if axis == 0 else (1, size), axis)
 
 
-def tile_of(channels: int, dtype: Any, length: int) -> Tile:
-    """The tile for some channels of a dtype, its rows in pieces of an axis of some length."""
+def tile_of(channels: int, dtype: Any, length: int, width: int = 16) -> Tile:
+    """The tile for some channels of a dtype, its rows in pieces of an axis of some length.
+
+    A thread has ``width`` bytes of it.
+    """
     widest = min(MOST_COLUMNS, _power(channels))
     sizes = [widest >> i for i in range(3) if widest >> i >= min(32, widest)]
     columns = min(sizes, key=lambda size: (-(-channels // size) * size, -size))
-    fits = (n for n in (4, 2, 1) if -(-length // n) * n <= length + length // IDLE)
-    return Tile(WARPS * 32 * 16 // jnp.dtype(dtype).itemsize // columns, columns, next(fits))
+    rows = max(WARPS * 32 * width // jnp.dtype(dtype).itemsize // columns, 1)
+    return Tile(rows, columns, next(n for n in (4, 2, 1) if fits(length, n)))
+
+
+def fits(length: int, pieces: int) -> bool:
+    """Whether few enough are idle of an axis in pieces."""
+    return -(-length // pieces) * pieces <= length + length // IDLE
 
 
 def _power(n: int) -> int:
