@@ -97,4 +97,12 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
         w_dtype=w.dtype,
         out_dtype=y.dtype,
         precision=params["precision"],
+        channels_first=_channels_first(x.shape, numbers.lhs_spec, params["batch_group_count"]),
     )
+
+
+def _channels_first(shape: Sequence[int], spec: Sequence[int], batch_groups: int) -> bool:
+    """Whether channels lie before an axis of the image that is longer than one sample."""
+    # A kernel gradient takes the channels of a grouped image for its batch.
+    channels = spec[0 if batch_groups > 1 else 1]
+    return shape[channels] > 1 and any(axis > channels and shape[axis] > 1 for axis in spec[2:])

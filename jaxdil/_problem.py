@@ -41,6 +41,8 @@ class Problem:
     w_dtype: np.dtype
     out_dtype: np.dtype
     precision: Any = None
+    channels_first: bool = False
+    """Whether the caller's image has its channels before its spatial axes in memory."""
 
     @property
     def rank(self) -> int:

@@ -3,8 +3,10 @@
 On CUDA, XLA looks for a few patterns. Any other convolution it gives to cuDNN as well, but as an
 undilated one, with the zeros of a dilation written out, in the image or in the kernel.
 
-Uneven padding. XLA pads beforehand, and then forgets that the kernel is dilated; a kernel of 2 taps
-512 apart becomes one of 513. So the padding is written down as an array of its own.
+Uneven padding. cuDNN pads evenly, so XLA pads beforehand, in passes over memory of their own. With
+a stride even padding often gives the same outputs, or some more at the ends, which are cut off.
+Where the kernel is dilated XLA, once it has padded, forgets that; a kernel of 2 taps 512 apart
+becomes one of 513. So the padding is written down as an array of its own.
 
 A dilated input. A transposed convolution is the adjoint of one of stride a, and cuDNN has a kernel
 for each gradient of that one. XLA calls them for what looks like the gradients of lax: the input
@@ -35,16 +37,16 @@ __all__ = ["apply", "supports"]
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs a dilated kernel and uneven padding; or a dilated input alone, in one group."""
+    """Needs uneven padding and a stride or dilation; or a dilated input alone, in one group."""
     if problem.is_empty:
         return "cudnn: nothing to compute"
     if problem.batch_groups != 1:
         return "cudnn: the batch is split into groups"
     if all(a == 1 for a in problem.input_dilation):
-        if all(d == 1 for d in problem.dilation):
-            return "cudnn: neither input nor kernel is dilated; 'xla' is the same"
         if all(lo == hi for lo, hi in problem.padding):
-            return "cudnn: a dilated kernel and even padding; 'xla' is the same"
+            return "cudnn: the input is not dilated and padding is even; 'xla' is the same"
+        if all(d == 1 for d in problem.dilation) and all(s == 1 for s in problem.stride):
+            return "cudnn: neither stride nor dilation; 'xla' is the same"
         return None
     if problem.groups != 1:
         return "cudnn: the input is dilated and channels are split into groups"
@@ -54,8 +56,10 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    """Padded beforehand; else with x and w exchanged, or as an input gradient."""
+    """Padded evenly, or beforehand; else with x and w exchanged, or as an input gradient."""
     if all(a == 1 for a in problem.input_dilation):
+        if all(d == 1 for d in problem.dilation):
+            return _evenly(x, w, problem)
         pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
         # Without the barrier XLA would make of it the padding that it was.
         x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), pads))
@@ -67,6 +71,21 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     # Without the barrier the two would cancel.
     w = lax.rev(lax.optimization_barrier(lax.rev(w, spatial)), spatial)
     return canonical(x, w, problem)
+
+
+def _evenly(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """With more padding where it is less, and without the outputs that it adds."""
+    padding, starts = [], []
+    for (lo, hi), stride in zip(problem.padding, problem.stride, strict=True):
+        # So many outputs more before the first that there is as much padding as after the last.
+        before = max(-(-(hi - lo) // stride), 0)
+        even = lo + before * stride
+        padding.append((lo, hi) if stride == 1 else (even, even))
+        starts.append(0 if stride == 1 else before)
+    y = canonical(x, w, problem.replace(padding=tuple(padding)))
+    for axis, (start, p) in enumerate(zip(starts, problem.positions, strict=True), start=1):
+        y = lax.slice_in_dim(y, start, start + p, axis=axis)
+    return y
 
 
 def _exchanged(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:

@@ -45,13 +45,13 @@ __all__ = ["convolution"]
 # Taps written out; a kernel of more loops over its first axes.
 UNROLL = 64
 
-# Bytes of a tile for each thread: where neighbouring outputs share samples, and where a stride lies
-# between them. Then more threads with less in their registers hide how long memory takes.
-SHARED, STRIDED = 16, 4
-
 # Taps from which on two lines of outputs are computed together: what a multiprocessor reads of its
-# cache, a sample for each tap, is what takes the time.
+# cache, a sample for each tap, is then what takes the time.
 LARGE = 25
+
+# Bytes of a tile for each thread: as many as it loads at a time; fewer, and more threads, where it
+# keeps much in registers; fewer still where a stride lies between outputs, which share little.
+WIDTH, LARGE_WIDTH, STRIDED_WIDTH = 16, 8, 4
 
 
 class _Plan(NamedTuple):
@@ -112,14 +112,16 @@ def convolution(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool
 def _tile(problem: Problem, axes: tuple[Axis, ...]) -> Tile:
     channels, dtype, length = problem.out_channels, problem.x_dtype, axes[-1].rows
     if axes[-1].row_step > 1:
-        return tile_of(channels, dtype, length, STRIDED)
-    if len(axes) > 1 and problem.taps >= LARGE:
+        return tile_of(channels, dtype, length, STRIDED_WIDTH)
+    if problem.taps < LARGE:
+        return tile_of(channels, dtype, length, WIDTH)
+    if len(axes) > 1:
         above = axes[-2]
         if above.row_step == above.sample_step == 1 and above.taps > 1 and fits(above.rows, 2):
-            # As many registers of sums as with one line of single precision, twice.
-            width = SHARED * min(dtype.itemsize, 4) // 4
+            # Samples are in single precision once they are loaded.
+            width = LARGE_WIDTH * dtype.itemsize // 4
             return tile_of(channels, dtype, length, width)._replace(lines=2)
-    return tile_of(channels, dtype, length, SHARED)
+    return tile_of(channels, dtype, length, LARGE_WIDTH)
 
 
 def _kernel(x: Any, w: Any, y: Any, *, plan: _Plan) -> None:

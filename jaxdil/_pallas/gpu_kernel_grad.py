@@ -41,9 +41,16 @@ from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradient"]
 
-# Bytes of a tile for each thread; and sums that a thread keeps, a tile of them for each tap of a
-# program. More taps together mean fewer passes over memory.
-WIDTH, SUMS = 16, 36
+# Sums that a thread keeps, a tile of them for each tap of a program: more taps together mean fewer
+# passes over memory.
+SUMS = 36
+
+# Bytes of a tile for each thread, for a few taps and from MANY on. Fewer make more threads, which
+# hide better how long memory takes; with more, fewer instructions say where it is.
+WIDTH, MANY_WIDTH, MANY = 4, 8, 10
+
+# Terms along the last axis that a row of a tile stands for, at the most.
+PIECES = 4
 
 # Programs that fill a GPU of about 132 multiprocessors, eight on each; and tiles of terms that a
 # program should have at the least, so that the shares written are few beside what was read.
@@ -109,7 +116,7 @@ def _share(n: int, most: int) -> int:
 def kernel_gradient(x: jax.Array, c: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     """The result (I, *K, O) of the image (N, *S, G I) and the cotangent (N, *P, O)."""
     axes = axes_of(problem)
-    plan = _Plan(problem, axes, tile_of(problem.out_channels, x.dtype, axes[-1].terms, WIDTH))
+    plan = _Plan(problem, axes, _tile(problem, axes[-1].terms))
     taps = plan.inner * math.prod(problem.positions)
     shares = pl.pallas_call(
         functools.partial(_kernel, plan=plan),
@@ -125,6 +132,11 @@ def kernel_gradient(x: jax.Array, c: jax.Array, problem: Problem, *, interpret: 
     )(x.reshape(-1, x.shape[-1]), c.reshape(-1, c.shape[-1]))
     y = jnp.sum(shares.reshape(plan.shares, taps, problem.out_channels), axis=0)
     return y.reshape(problem.y_shape).astype(problem.out_dtype)
+
+
+def _tile(problem: Problem, terms: int) -> Tile:
+    width = MANY_WIDTH if math.prod(problem.positions) >= MANY else WIDTH
+    return tile_of(problem.out_channels, problem.x_dtype, terms, width, PIECES)
 
 
 def _kernel(x: Any, c: Any, y: Any, *, plan: _Plan) -> None:

@@ -191,16 +191,16 @@ def iota(size: int, axis: int) -> jax.Array:
     return lax.broadcasted_iota(np.int32, (size, 1) if axis == 0 else (1, size), axis)
 
 
-def tile_of(channels: int, dtype: Any, length: int, width: int = 16) -> Tile:
+def tile_of(channels: int, dtype: Any, length: int, width: int = 16, most: int = 4) -> Tile:
     """The tile for some channels of a dtype, its rows in pieces of an axis of some length.
 
-    A thread has ``width`` bytes of it.
+    A thread has ``width`` bytes of it, and a row at most ``most`` pieces.
     """
     widest = min(MOST_COLUMNS, _power(channels))
     sizes = [widest >> i for i in range(3) if widest >> i >= min(32, widest)]
     columns = min(sizes, key=lambda size: (-(-channels // size) * size, -size))
     rows = max(WARPS * 32 * width // jnp.dtype(dtype).itemsize // columns, 1)
-    return Tile(rows, columns, next(n for n in (4, 2, 1) if fits(length, n)))
+    return Tile(rows, columns, next(n for n in (8, 4, 2, 1) if n <= most and fits(length, n)))
 
 
 def fits(length: int, pieces: int) -> bool:
