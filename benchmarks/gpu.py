@@ -35,7 +35,7 @@ from benchmarks.contenders import Contender
 __all__ = ["Clock", "busy", "run"]
 
 # Measurements that are compiled together.
-PART = 32
+PART = 24
 
 # Timed calls of a contender.
 CALLS = 7
