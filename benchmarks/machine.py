@@ -43,8 +43,10 @@ def find_device(name: str) -> Any:
 def commit() -> str:
     """The commit that is checked out, with "-dirty" if the code differs from it.
 
-    Where the code came without its history, the variable BENCHMARKS_COMMIT says what it is.
+    Where the code is a copy without its history, the variable BENCHMARKS_COMMIT says what it is.
     """
+    if said := os.environ.get("BENCHMARKS_COMMIT"):
+        return said
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -56,7 +58,7 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--", "jaxdil", "benchmarks/*.py")
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("BENCHMARKS_COMMIT", "unknown")
+        return "unknown"
 
 
 def header(
