@@ -45,12 +45,11 @@ __all__ = ["kernel_gradient"]
 # passes over memory.
 SUMS = 36
 
-# Bytes of a tile for each thread, for a few taps and from MANY on. Fewer make more threads, which
-# hide better how long memory takes; with more, fewer instructions say where it is.
-WIDTH, MANY_WIDTH, MANY = 4, 8, 10
-
-# Terms along the last axis that a row of a tile stands for, at the most.
-PIECES = 4
+# Bytes of a tile for each thread, and terms along the last axis that a row of a tile stands for, at
+# the most, as they were fastest on an H100. Fewer bytes make more threads, which hide better how
+# long memory takes; with more, fewer instructions say where it is. Taps of a dilated kernel, or in
+# another plane, share no samples, and there is more to load.
+APART, FEW, MANY = (16, 4), (4, 4), (8, 8)
 
 # Programs that fill a GPU of about 132 multiprocessors, eight on each; and tiles of terms that a
 # program should have at the least, so that the shares written are few beside what was read.
@@ -135,8 +134,9 @@ def kernel_gradient(x: jax.Array, c: jax.Array, problem: Problem, *, interpret: 
 
 
 def _tile(problem: Problem, terms: int) -> Tile:
-    width = MANY_WIDTH if math.prod(problem.positions) >= MANY else WIDTH
-    return tile_of(problem.out_channels, problem.x_dtype, terms, width, PIECES)
+    taps = math.prod(problem.positions)
+    shape = APART if max(problem.stride) > 1 or problem.rank > 2 else FEW if taps < 10 else MANY
+    return tile_of(problem.out_channels, problem.x_dtype, terms, *shape)
 
 
 def _kernel(x: Any, c: Any, y: Any, *, plan: _Plan) -> None:

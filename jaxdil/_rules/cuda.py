@@ -89,11 +89,12 @@ def _gradients(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     """Kernel gradients of groups: here their channels are the batch, and the taps the positions."""
     inner = problem.batch // problem.batch_groups
     outer = problem.out_channels // problem.batch_groups
-    # cuDNN has a kernel of its own for this one; smaller images leave most of it idle.
-    best = inner == outer == 1 and problem.positions == (3, 3) and min(problem.kernel) >= 28
+    # cuDNN has kernels of its own for these; smaller images leave most of them idle.
     plain = max(problem.stride) == max(problem.dilation) == max(problem.input_dilation) == 1
+    large = problem.rank == 2 and inner == outer == 1 and plain and min(problem.kernel) >= 28
+    best = large and (problem.positions == (3, 3) or problem.x_dtype.itemsize == 2)
     even = problem.batch * problem.x_dtype.itemsize % 16 == 0
-    alone = inner == 1 and even and not (best and plain)
+    alone = inner == 1 and even and not best
     yield alone, rule(3, "pallas_gpu", "kernel gradient of a depthwise convolution")
     narrow = 1 < inner <= 4 and even and problem.x_dtype.itemsize == 4
     yield narrow, rule(3, "pallas_gpu", "kernel gradient of groups of 2 to 4 channels")
