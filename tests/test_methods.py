@@ -192,6 +192,7 @@ OF_DTYPES = (
     "groups",
     "transposed, 4 taps, stride 2",
     "2-D transposed, unequal",
+    "2-D depthwise",  # which `correlate` loops over
 )
 
 
@@ -220,6 +221,33 @@ def test_dtypes(dtype, method):
     for name, roles in results.items():
         for role, result in roles.items():
             judge(result, role, BY_NAME[name], dtype)
+
+
+@pytest.mark.core
+@every_method_and_auto
+def test_other_dtypes_of_lax(method):
+    """Booleans and integers without sign, as lax has them: any of all, and modulo 2^n."""
+    pin = method if method == "auto" else method + OR_AUTO
+    pairs, arrays = {}, {}
+    for name, dtype in itertools.product(OF_DTYPES, ("bool", "uint8", "uint32")):
+        g, key = BY_NAME[name], f"{name}, {dtype}"
+        draws = (integers(seed, shape, np.int64) for seed, shape in enumerate(g[1:3]))
+        arrays[key] = [jnp.asarray(a > 0 if dtype == "bool" else a.astype(dtype)) for a in draws]
+        options = {
+            "window_strides": g.stride,
+            "padding": g.padding,
+            "lhs_dilation": g.input_dilation,
+            "rhs_dilation": g.dilation,
+            "feature_group_count": g.groups,
+            "dimension_numbers": (("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC"))[g.rank - 1],
+        }
+        ours = functools.partial(jaxdil.conv_general_dilated, method=pin, **options)
+        theirs = functools.partial(lax.conv_general_dilated, **options)
+        pairs[key] = lambda arrays, key=key, both=(ours, theirs): [f(*arrays[key]) for f in both]
+    results, _ = compiled(program(pairs), arrays)
+    for key, (got, expected) in results.items():
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected, err_msg=key)
 
 
 @pytest.mark.core
