@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["cores", "cpu_model", "default_device", "kind_here"]
+__all__ = ["cores", "cpu_model", "default_device", "devices_here", "kind_here"]
 
 
 def default_device() -> tuple[str, str]:
@@ -36,11 +36,15 @@ def kind_here(platform: str | None) -> str | None:
 
 
 def _kinds(platform: str) -> set[str]:
+    return {_kind(device) for device in devices_here(platform)}
+
+
+def devices_here(platform: str) -> list[Any]:
+    """This process's devices of a platform; "gpu" is either kind of GPU."""
     try:
-        devices = jax.local_devices(backend=platform)
+        return jax.local_devices(backend=platform)
     except RuntimeError:  # there is no such device
-        return set()
-    return {_kind(device) for device in devices}
+        return []
 
 
 def _kind(device: Any) -> str:

@@ -29,6 +29,7 @@ from jaxdil._methods import METHODS
 from jaxdil._outline import outlined
 from jaxdil._plain import plain_p
 from jaxdil._swap import swap
+from jaxdil._triton import for_triton
 
 __all__ = [
     "PLATFORMS",
@@ -166,10 +167,11 @@ def lowered_by(fn: Callable[..., jax.Array]) -> Any:
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         module = ctx.module_context
-        with _dispatch.lowered(
+        purpose = _dispatch.lowered(
             exported=module.lowering_parameters.for_export,
             partitioned=_is_partitioned(module.axis_context),
-        ):
+        )
+        with purpose, for_triton(ctx.platforms or module.platforms):
             return lower(ctx, *operands, **params)
 
     return rule

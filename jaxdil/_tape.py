@@ -152,7 +152,7 @@ class _Walk:
         if all(isinstance(v, _Constant) for v in operands):
             return _computed(eqn, operands)
         if name == "scan":
-            return self.scan(eqn.params, operands)
+            return self.scan(eqn, operands)
         if name == "cond":
             return self.cond(eqn, operands)
         if name == "stack":
@@ -210,9 +210,12 @@ class _Walk:
             results.append(self.value(shape, [*links, (index, Window())]))
         return results
 
-    def scan(self, params: dict[str, Any], operands: list[Value]) -> list[Value]:
-        consts, carries = params["num_consts"], params["num_carry"]
+    def scan(self, eqn: Any, operands: list[Value]) -> list[Value]:
+        params = eqn.params
         body: ClosedJaxpr = params["jaxpr"]
+        # By their shapes, because the parameters that count them differ from JAX to JAX.
+        carries = _unstacked(eqn.outvars, body.out_avals)
+        consts = _unstacked(eqn.invars, body.in_avals) - carries
         fixed, carry = operands[:consts], operands[consts : consts + carries]
         rows = operands[consts + carries :]
         shapes = [tuple(aval.shape) for aval in body.in_avals[consts + carries :]]
@@ -248,6 +251,12 @@ class _Walk:
             for i in range(len(values))
         ]
         return self.value(shape, zip(raised, placed, strict=True))
+
+
+def _unstacked(variables: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many of a scan's operands or results the body has whole, not row by row."""
+    pairs = zip(variables, inside, strict=True)
+    return sum(len(v.aval.shape) == len(aval.shape) for v, aval in pairs)
 
 
 def _computed(eqn: Any, operands: list[Value]) -> list[Value]:

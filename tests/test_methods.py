@@ -181,6 +181,79 @@ def test_each_method_serves(method):
     assert all(counts[role] >= least[role] for role in ROLES), counts
 
 
+# --- what can be asked of lax alone ---------------------------------------------------------------
+
+NC, NWC = ("NC", "IO", "NC"), ("NWC", "WIO", "NWC")
+# Shapes of x and w, dimension numbers, options.
+BEYOND = {
+    "no spatial axis": ((3, 4), (4, 5), NC, {}),
+    "no spatial axis, groups": ((3, 4), (2, 6), NC, {"feature_group_count": 2}),
+    "no spatial axis, batch groups": ((4, 3), (3, 6), NC, {"batch_group_count": 2}),
+    "batch groups": (
+        *((4, 9, 2), (3, 2, 4), NWC),
+        {"batch_group_count": 2, "window_strides": (2,), "padding": ((1, 2),)},
+    ),
+    "batch groups of one example": (
+        *((3, 7, 2), (3, 2, 3), NWC),
+        {"batch_group_count": 3, "rhs_dilation": (2,), "padding": ((3, 0),)},
+    ),
+    "batch groups, all dilated, cropped": (
+        *((4, 6, 2), (2, 2, 4), NWC),
+        {"batch_group_count": 2, "lhs_dilation": (2,), "rhs_dilation": (3,), "padding": ((-1, 3),)},
+    ),
+    "three layouts, all dilated, cropped": (
+        *((2, 6, 7, 2), (4, 1, 1, 2), ("NHWC", "OIHW", "NCHW")),
+        {
+            "feature_group_count": 2,
+            "window_strides": (1, 2),
+            "lhs_dilation": (2, 1),
+            "rhs_dilation": (2, 2),
+            "padding": ((0, -1), (0, 0)),
+        },
+    ),
+}
+
+
+def lax_conv(x, w, numbers, **options):
+    """lax; with one spatial axis for none, where the oldest JAX that is tested confuses groups."""
+    if numbers != NC:
+        return lax.conv_general_dilated(x, w, dimension_numbers=numbers, **options)
+    options = {**options, "window_strides": (1,), "padding": ((0, 0),)}
+    y = lax.conv_general_dilated(x[:, None], w[None], dimension_numbers=NWC, **options)
+    return y[:, 0]
+
+
+@pytest.mark.core
+@every_method_and_auto
+def test_what_can_be_asked_of_lax_alone(method):
+    """Exactly: the operands are small integers."""
+    pin = method if method == "auto" else method + OR_AUTO
+
+    def ours(x, w, numbers, **options):
+        options = {"dimension_numbers": numbers, "method": pin, **options}
+        return jaxdil.conv_general_dilated(x, w, **options)
+
+    parts, arrays = {}, {}
+    for name, (x_shape, w_shape, numbers, others) in BEYOND.items():
+        if method == "xla" and name.startswith("no spatial axis, "):
+            continue  # see above
+        rank = len(x_shape) - 2
+        options = {"window_strides": (1,) * rank, "padding": ((0, 0),) * rank, **others}
+
+        def run(x, w, conv, numbers=numbers, options=options):
+            y, pullback = jax.vjp(lambda x, w: conv(x, w, numbers, **options), x, w)
+            return y, *pullback(y)
+
+        arrays[name] = integers(0, x_shape), integers(1, w_shape)
+        parts[name] = lambda arrays, name=name, run=run: [
+            run(*arrays[name], conv) for conv in (ours, lax_conv)
+        ]
+    results, _ = compiled(program(parts), arrays)
+    for name, (got, expected) in results.items():
+        for role, a, b in zip(ROLES, got, expected, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{role} of {name}")
+
+
 # --- dtypes ---------------------------------------------------------------------------------------
 
 DTYPES = ("float16", "bfloat16", "float64", "int8", "int32", "complex64", "complex128")
@@ -192,6 +265,7 @@ OF_DTYPES = (
     "groups",
     "transposed, 4 taps, stride 2",
     "2-D transposed, unequal",
+    "2-D depthwise",  # which `correlate` loops over
 )
 
 
@@ -220,6 +294,33 @@ def test_dtypes(dtype, method):
     for name, roles in results.items():
         for role, result in roles.items():
             judge(result, role, BY_NAME[name], dtype)
+
+
+@pytest.mark.core
+@every_method_and_auto
+def test_other_dtypes_of_lax(method):
+    """Booleans and integers without sign, as lax has them: any of all, and modulo 2^n."""
+    pin = method if method == "auto" else method + OR_AUTO
+    pairs, arrays = {}, {}
+    for name, dtype in itertools.product(OF_DTYPES, ("bool", "uint8", "uint32")):
+        g, key = BY_NAME[name], f"{name}, {dtype}"
+        draws = (integers(seed, shape, np.int64) for seed, shape in enumerate(g[1:3]))
+        arrays[key] = [jnp.asarray(a > 0 if dtype == "bool" else a.astype(dtype)) for a in draws]
+        options = {
+            "window_strides": g.stride,
+            "padding": g.padding,
+            "lhs_dilation": g.input_dilation,
+            "rhs_dilation": g.dilation,
+            "feature_group_count": g.groups,
+            "dimension_numbers": (("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC"))[g.rank - 1],
+        }
+        ours = functools.partial(jaxdil.conv_general_dilated, method=pin, **options)
+        theirs = functools.partial(lax.conv_general_dilated, **options)
+        pairs[key] = lambda arrays, key=key, both=(ours, theirs): [f(*arrays[key]) for f in both]
+    results, _ = compiled(program(pairs), arrays)
+    for key, (got, expected) in results.items():
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected, err_msg=key)
 
 
 @pytest.mark.core

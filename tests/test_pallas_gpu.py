@@ -1,7 +1,9 @@
 """The kernels for a GPU, interpreted: results and derivatives; lowered for CUDA; its rules."""
 
+import dataclasses
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.export
@@ -12,7 +14,7 @@ from geometries import BY_NAME as OTHERS
 from geometries import definition, geometry, integers, judge, methods_run, operands
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from test_methods import assert_random, geometries
 
@@ -267,6 +269,38 @@ def test_a_grid_has_one_axis_which_may_be_long():
     assert sorted(grid) == [1, 1, 2**17]
 
 
+def test_a_jax_without_triton_takes_no_kernel(monkeypatch):
+    monkeypatch.setattr(load("pallas_gpu"), "_has_triton", lambda: False)
+    g = BY_NAME["causal"]
+    x, w, _ = operands(g, np.dtype(np.float32))
+    conv = functools.partial(jaxdil.conv, **g.options)
+    assert TRITON not in for_cuda(conv, x, w)
+    with pytest.raises(jaxdil.MethodError, match=r"no jax\.experimental\.pallas\.triton"):
+        for_cuda(functools.partial(conv, method="pallas_gpu"), x, w)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "12.1"])
+def test_a_gpu_for_which_xla_compiles_no_triton_takes_no_kernel(capability, monkeypatch):
+    others = [SimpleNamespace(compute_capability="9.0"), SimpleNamespace()]
+    here = [SimpleNamespace(compute_capability=capability), *others]
+    monkeypatch.setattr(load("pallas_gpu"), "devices_here", {"cuda": here}.get)
+    g = BY_NAME["causal"]
+    x, w, _ = operands(g, np.dtype(np.float32))
+    conv = functools.partial(jaxdil.conv, **g.options)
+    old = capability == "7.5"
+    assert (TRITON in for_cuda(conv, x, w)) != old
+    reason = load("pallas_gpu").supports(problem(), "cuda")
+    assert reason == ("pallas_gpu: a GPU of compute capability 7.5, below 8.0" if old else None)
+    assert load("pallas_gpu").supports(problem(), "cpu") is None
+
+
+def test_whether_jax_has_triton_is_looked_up():
+    assert load("pallas_gpu")._has_triton.__wrapped__()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.experimental, "__path__", [])
+        assert not load("pallas_gpu")._has_triton.__wrapped__()
+
+
 @pytest.mark.core
 def test_a_pinned_kernel_is_exported_if_the_caller_allows_it():
     g = BY_NAME["causal"]
@@ -296,11 +330,13 @@ def test_auto_takes_no_kernel_into_what_is_exported():
 
 @pytest.mark.core
 def test_auto_takes_no_kernel_where_xla_divides_the_program():
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    # Of a GPU that is not here, as JAX 0.11 wants to be told of one.
+    gpu = ("NVIDIA H100", None, "gpu")[: len(dataclasses.fields(AbstractDevice))]
+    mesh = AbstractMesh((8,), ("data",), AxisType.Auto, abstract_device=AbstractDevice(*gpu))
     conv = functools.partial(jaxdil.conv, groups=8, padding="CAUSAL")
-    x, w = jnp.ones((8, 16, 8)), jnp.ones((4, 1, 8))
-    x, w = x.astype(jnp.float32), w.astype(jnp.float32)
-    divided = jax.jit(conv, in_shardings=(NamedSharding(mesh, P("data")), NamedSharding(mesh, P())))
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 16, 8), (4, 1, 8)))
+    shardings = (NamedSharding(mesh, P("data")), NamedSharding(mesh, P()))
+    divided = jax.jit(conv, in_shardings=shardings)
     lowered = divided.trace(x, w).lower(lowering_platforms=("cuda",))
     assert TRITON not in lowered.as_text()
     # What is divided by hand is whole on each device.

@@ -263,7 +263,8 @@ def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], move: Any = None) -> ja
         some = taps[at : at + TOGETHER]
         rows = [_stage(x, w, axes, some, *block, move) for block in blocks if block[1]]
         # One sum for all taps: one for each takes as long to compile as all before it.
-        sums.append(jnp.sum(jnp.concatenate(rows), axis=0).reshape(len(some), -1))
+        total = jnp.sum(jnp.concatenate(rows), axis=0, dtype=w.dtype)  # integers would widen
+        sums.append(total.reshape(len(some), -1))
     return jnp.concatenate(sums)
 
 

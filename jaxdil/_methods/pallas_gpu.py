@@ -9,11 +9,15 @@ GPU the kernels are interpreted, which is right, and slow.
 
 from __future__ import annotations
 
+import functools
 import math
+from importlib.machinery import PathFinder
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 
+from jaxdil._device import devices_here
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
@@ -23,14 +27,17 @@ __all__ = ["apply", "supports"]
 # Input channels a group up to which products one by one are worth it; matrix units take more.
 NARROW = 8
 
+# XLA compiles Triton for NVIDIA's GPUs from this compute capability on: those since the A100.
+LEAST_CAPABILITY = 8.0
+
 # Indices are 32 bits wide; the tiles at the end reach beyond an array by less than this.
 MOST_ELEMENTS = 2**31 - 2**16
 
 _DTYPES = tuple(jnp.dtype(name) for name in ("float32", "bfloat16", "float16"))
 
 
-def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs narrow groups, floats of up to 32 bits, and fewer elements than 32 bits count."""
+def supports(problem: Problem, platform: str | None) -> str | None:
+    """Needs narrow groups, floats of up to 32 bits, few enough elements, and a GPU not too old."""
     if problem.is_empty:
         return "pallas_gpu: nothing to compute"
     if not problem.rank:
@@ -50,7 +57,33 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     largest = max(map(math.prod, (problem.x_shape, problem.w_shape, problem.y_shape)))
     if largest > MOST_ELEMENTS:
         return f"pallas_gpu: {largest} elements, more than the {MOST_ELEMENTS} it can index"
+    if not _has_triton():
+        return "pallas_gpu: this JAX has no jax.experimental.pallas.triton"
+    capability = _capability() if platform == "cuda" else None
+    if capability is not None and capability < LEAST_CAPABILITY:
+        return f"pallas_gpu: a GPU of compute capability {capability}, below {LEAST_CAPABILITY}"
     return None
+
+
+def _capability() -> float | None:
+    """The least compute capability of the GPUs here, or None if there are none."""
+    known = [getattr(device, "compute_capability", None) for device in devices_here("cuda")]
+    return min((float(each) for each in known if each is not None), default=None)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether JAX still has what the kernels are written in; it says that it will go.
+
+    Looked up and not imported, for choosing a method must stay light.
+    """
+    where: list[str] | None = jax.experimental.__path__
+    for name in ("jax.experimental.pallas", "jax.experimental.pallas.triton"):
+        found = PathFinder.find_spec(name, where)
+        if found is None:
+            return False
+        where = found.submodule_search_locations
+    return True
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
