@@ -10,6 +10,7 @@ from benchmarks import (
     figures,
     report_compiled,
     report_compiled_models,
+    report_gpu,
     report_models,
     report_streaming,
 )
@@ -54,7 +55,10 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
     """Write the page and its figures for some results; returns the paths."""
     docs = ROOT / "docs" if docs is None else docs
     page, written = [_INTRO], []
-    for result in results:
+    parts = [result for result in results if result.is_partial]
+    whole = [report_gpu.merged(parts)] if parts else []
+    others = [result for result in results if not result.is_partial]
+    for result in [*others[:1], *whole, *others[1:]]:
         if result.benchmark == "streaming":
             page.append(report_streaming.section(result))
             continue
@@ -102,7 +106,9 @@ def _section(result: Result, names: dict[str, str]) -> str:
     parts = [
         f"## {device(h)}, {h['date'][:10]}",
         f"{cases} layers. {versions}. CPU: {h['cpu']}, {h['cores']} cores.",
-        f"Ceilings, of the same run: {ceilings}. An empty call: {c['call_s'] * 1e6:.0f} us.",
+        f"Ceilings, of the same run: {ceilings}."
+        + (f" An empty call: {c['call_s'] * 1e6:.0f} us." if c["call_s"] else ""),
+        *([report_gpu.NOTE.format(**h)] if result.is_partial else []),
         f"```sh\n{again}\n```",
         "### Summary",
         "Geometric means; in brackets the worst case.",
@@ -185,7 +191,7 @@ def _costs(found: Sequence[Row]) -> str:
         if row.time("auto") is not None and row.time("lax") is not None
     ]
     text = []
-    if both:
+    if both and all(a["compile_s"] for a, _ in both):
         ratios = [a["compile_s"] / b["compile_s"] for a, b in both]
         most = max(a["compile_s"] - b["compile_s"] for a, b in both)
         text.append(
@@ -248,7 +254,7 @@ def _losses(found: Sequence[Row]) -> str:
 
 
 def _full(found: Sequence[Row], result: Result) -> str:
-    ceilings = result.header["ceilings"]
+    ceilings, commit = result.header["ceilings"], result.header["commit"]
     lines = [_COLUMNS]
     for row in found:
         auto = row.contenders.get("auto", {"status": "absent"})
@@ -266,7 +272,7 @@ def _full(found: Sequence[Row], result: Result) -> str:
                 bold(row.speedup("torch")),
                 f"`{row.method}`",
                 *_achieved(auto, ceilings),
-                _remark(row),
+                _remark(row, commit),
             ]
         )
     return table(lines)
@@ -283,13 +289,18 @@ def _achieved(record: Record, ceilings: Record) -> list[str]:
         f"{record['gflops']:.1f}",
         f"{record['gbs']:.1f}",
         f"{record['gflops'] * 1e9 / roof:.0%}",
-        f"{record['compile_s']:.2f}",
+        "-" if record["compile_s"] is None else f"{record['compile_s']:.2f}",
         "-" if temporaries is None else f"{temporaries / record['bytes']:.1f}",
     ]
 
 
-def _remark(row: Row) -> str:
+def _remark(row: Row, commit: str) -> str:
     remarks = []
+    auto = row.contenders.get("auto", {})
+    if auto.get("commit", commit) != commit:
+        remarks.append(f"of commit {auto['commit']}")
+    if "now take" in (auto.get("reason") or ""):
+        remarks.append(auto["reason"])
     if (s := row.speedup("lax")) is not None and s < 1 / NOISE:
         remarks.append("slower than lax")
     if (s := row.speedup("torch")) is not None and s < 1:

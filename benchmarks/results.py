@@ -31,9 +31,14 @@ class Result(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What a newer result takes the place of: that benchmark, or that chip compiled for."""
-        chip = f" {self.header['device']}" if self.benchmark.endswith("compiled") else ""
-        return self.benchmark + chip
+        """What a newer result takes the place of: that benchmark on that device, or chip."""
+        device = self.header["device"]
+        return self.benchmark if device == "cpu" else f"{self.benchmark} {device}"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether others of its kind stand beside it: on a GPU families are measured apart."""
+        return self.header.get("clock") == "profiler"
 
 
 class Row(NamedTuple):
@@ -104,7 +109,8 @@ def newest() -> list[pathlib.Path]:
     if "layers" not in last:
         msg = f"no result in {RESULTS}; first: python -m benchmarks run"
         raise FileNotFoundError(msg)
-    return sorted(last.values(), key=lambda path: load(path).benchmark != "layers")
+    paths = {*last.values(), *(r.path for r in found if r.is_partial)}
+    return sorted(paths, key=lambda path: (load(path).kind != "layers", load(path).kind, path))
 
 
 def rows(result: Result) -> list[Row]:

@@ -397,6 +397,60 @@ def test_the_report_is_made_of_what_run_writes(tmp_path):
     assert all(case.name in text for case in TWO)
 
 
+def on_a_gpu(path, date, commit, times, methods):
+    """A result of MobileNetV2's strided layer on a GPU: microseconds and methods by contender."""
+    header = {
+        "kind": "header", "date": date, "device": "cuda", "device_kind": "A card", "cpu": "cpu",
+        "cores": 8, "python": "3.12", "jax": "0.0.1", "jaxlib": "0.0.1", "commit": commit,
+        "command": "python -m benchmarks run --device cuda", "clock": "profiler", "least_batch": 2,
+        "ceilings": {"matmul_flops": {"float32": 1e14}, "copy_bytes": 1e12, "call_s": 0.0},
+    }  # fmt: skip
+    case = next(case for case in CASES if case.name == "mobilenetv2-112-s2")
+    records = [header]
+    for name, us in times.items():
+        record = case.labels | {
+            "kind": "result", "mode": "fwd", "contender": name, "status": "ok", "reason": None,
+            "method": methods.get(name), "because": None, "flops": 1e9, "bytes": 1e6,
+            "compile_s": 9.0, "temp_bytes": 0, "median": us / 1e6, "q10": us / 1e6,
+            "q90": us / 1e6, "times_us": [us], "gflops": 1.0, "gbs": 1.0,
+        }  # fmt: skip
+        records.append(record)
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return results.load(path)
+
+
+def test_results_of_a_gpu_are_one_with_the_newest_times_of_what_the_rules_take_now(tmp_path):
+    old = on_a_gpu(
+        *(tmp_path / "old.jsonl", "2026-01-01", "aaa"),
+        {"lax": 50, "auto": 50, "pallas_gpu": 20, "torch": 40, "torch-contiguous": 30},
+        {"auto": "xla", "pallas_gpu": "pallas_gpu"},
+    )
+    row = {r["contender"]: r for r in report.report_gpu.merged([old]).records}
+    # The rule of today is the kernel, whatever it was then; PyTorch's better format counts.
+    assert (row["auto"]["median"], row["auto"]["method"]) == (20e-6, "pallas_gpu")
+    assert row["torch"]["median"] == 30e-6
+    assert "torch-contiguous" not in row
+    new = on_a_gpu(
+        *(tmp_path / "new.jsonl", "2026-01-02", "bbb"),
+        {"lax": 51, "auto": 21, "torch": 41},
+        {"auto": "pallas_gpu"},
+    )
+    for order in ([old, new], [new, old]):
+        merged = report.report_gpu.merged(order)
+        assert merged.header["commit"] == "bbb"
+        assert {r["contender"]: r["median"] for r in merged.records} == {
+            "lax": 51e-6, "auto": 21e-6, "torch": 41e-6,
+        }  # fmt: skip
+    untimed = on_a_gpu(
+        tmp_path / "c.jsonl", "2026-01-03", "ccc", {"lax": 50, "auto": 60}, {"auto": "taps"}
+    )
+    page, *_ = report.write([untimed], docs=tmp_path)
+    text = page.read_text()
+    assert "not measured: the rules now take pallas_gpu" in text
+    assert "profiler's clock" in text
+    assert "Compile time" not in text
+
+
 def test_a_file_that_is_no_result_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("{}\n")

@@ -164,7 +164,7 @@ SERVED = {
     "expand": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
-    "cudnn": (20, 13, 16),
+    "cudnn": (30, 21, 23),
     "pallas_gpu": (10, 11, 10),
 }
 

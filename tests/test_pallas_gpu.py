@@ -43,8 +43,12 @@ CASES = (
     depthwise("2-D, dilated", (9, 10), (3, 3), d=(2, 3), pad=(2, 3)),
     depthwise("35 taps", (40,), (35,), channels=2, pad=(2, 1), s=2),
     depthwise("9 x 4 taps", (9, 4), (9, 4), channels=2, pad=(3, 1)),
+    depthwise("7 x 7, odd rows", (13, 9), (7, 7), channels=3, pad=(3, 3)),
+    depthwise("5 x 5, dilated along", (8, 9), (5, 5), channels=3, pad=(2, 4), d=(1, 2)),
+    depthwise("3-D, lines", (4, 8, 6), (3, 3, 3), channels=4, pad=(1, 1)),
     depthwise("3-D", (3, 4, 5), (2, 1, 3), pad=(1, 0), d=(1, 2, 1)),
     depthwise("transposed 2-D", (4, 5), (4, 3), a=(2, 3), pad=((2, 2), (1, 3))),
+    depthwise("transposed, phases of unlike taps", (4, 5), (3, 5), a=(2, 3), pad=((1, 1), (2, 3))),
     depthwise("transposed, everything", (6,), (5,), s=4, d=6, a=8, pad=(9, 11)),
 )
 CASES += tuple(
@@ -118,7 +122,12 @@ def test_a_result_may_be_wider_than_what_is_summed():
 
 
 @pytest.mark.parametrize(
-    ("value", "name"), [(np.nan, "2-D, odd sizes"), (np.inf, "transposed, everything")]
+    ("value", "name"),
+    [
+        (np.nan, "2-D, odd sizes"),
+        (np.inf, "transposed, everything"),
+        (np.nan, "transposed, phases of unlike taps"),
+    ],
 )
 def test_a_special_sample_reaches_what_reads_it(name, value):
     g = BY_NAME[name]
@@ -233,14 +242,17 @@ def test_where_taps_meet_samples(stride, dilation, spread, taps, lo):
         assert [(t, j) for t, j in walk if meets and t < taps] == meeting
 
 
+@pytest.mark.parametrize("width", [4, 16])
 @pytest.mark.parametrize("channels", [1, 3, 8, 96, 130, 144, 4096])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_tiles_are_powers_of_two_of_16_bytes_a_thread(channels, dtype):
-    tile = tile_of(channels, jnp.dtype(dtype), 56)
+def test_tiles_are_powers_of_two_of_some_bytes_a_thread(channels, dtype, width):
+    tile = tile_of(channels, jnp.dtype(dtype), 56, width)
     assert all(n & (n - 1) == 0 for n in tile)
-    assert tile.rows * tile.columns * jnp.dtype(dtype).itemsize == 128 * 16
+    assert tile.rows * tile.columns * jnp.dtype(dtype).itemsize == 128 * width
+    assert tile.each == width // jnp.dtype(dtype).itemsize
     idle = -(-channels // tile.columns) * tile.columns - channels
     assert idle < max(32, channels)
+    assert tile_of(channels, jnp.dtype(dtype), 56, width, 8).pieces == 8
     assert tile_of(channels, jnp.dtype(dtype), 7).pieces == 4
     assert tile_of(channels, jnp.dtype(dtype), 5).pieces == 1
 
@@ -357,19 +369,35 @@ RULES = {
     "bfloat16 in 1-D, transposed": (geometry("", (32,), (4,), channels=(8, 8), a=2, pad=(2, 2)),
         HALF, ("G2 phases", "G2 taps", "G2 correlate")),
     "bfloat16 in 1-D, depthwise": (depthwise("", (64,), (4,), channels=8, pad=(3, 0)), HALF,
-        ("G2 pallas_gpu",) * 3),
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
     "depthwise": (depthwise("", (12, 12), (3, 3), channels=8, pad=(1, 1)), HALF,
-        ("xla", "xla", "G3 pallas_gpu")),
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
     "depthwise, stride": (depthwise("", (13, 13), (3, 3), channels=8, s=2, pad=(1, 1)), HALF,
-        ("xla", "G4 pallas_gpu", "G3 pallas_gpu")),
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
     "depthwise, dilated": (depthwise("", (12, 12), (3, 3), channels=8, d=2, pad=(2, 2)), SINGLE,
         ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
     "depthwise in 3-D": (depthwise("", (6, 6, 6), (3, 3, 3), channels=8, pad=(1, 1)), SINGLE,
-        ("G6 pallas_gpu", "G6 pallas_gpu", "G3 pallas_gpu")),
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
+    "depthwise, a large image": (depthwise("", (28, 30), (3, 3), channels=8, pad=(1, 1)), SINGLE,
+        ("G5 pallas_gpu", "G5 pallas_gpu", "xla")),
+    "7x7": (depthwise("", (28, 30), (7, 7), channels=8, pad=(3, 3)), SINGLE,
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
+    "7x7 in half precision": (depthwise("", (28, 30), (7, 7), channels=8, pad=(3, 3)), HALF,
+        ("G5 pallas_gpu", "G5 pallas_gpu", "xla")),
     "causal": (depthwise("", (64,), (4,), channels=8, pad=(3, 0)), SINGLE,
-        ("G6 pallas_gpu", "G6 pallas_gpu", "G3 pallas_gpu")),
+        ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
     "three channels": (depthwise("", (12, 12), (3, 3), channels=3, d=2, pad=(1, 1)), SINGLE,
         ("xla", "xla", "xla")),
+    "two outputs a channel": (geometry("", (12, 12), (3, 3), channels=(8, 16), groups=8,
+        pad=(1, 1)), SINGLE, ("G4 taps", "G5 pallas_gpu", "G3 pallas_gpu")),
+    "two outputs a channel, many": (geometry("", (128, 128), (3, 3), channels=(8, 16), groups=8,
+        pad=(1, 1)), SINGLE, ("G5 pallas_gpu", "G5 pallas_gpu", "G3 pallas_gpu")),
+    "groups of four": (geometry("", (12, 12), (3, 3), channels=(8, 8), groups=2, pad=(1, 1)),
+        SINGLE, ("xla", "xla", "G3 pallas_gpu")),
+    "groups of four in half precision": (geometry("", (12, 12), (3, 3), channels=(8, 8), groups=2,
+        pad=(1, 1)), HALF, ("xla", "xla", "xla")),
+    "1x1 of groups": (geometry("", (7, 7), (1, 1), channels=(48, 96), groups=3), SINGLE,
+        ("G6 taps", "G6 taps", "G6 correlate")),
     "patches": (geometry("", (64, 64), (16, 16), channels=(3, 8), s=16), SINGLE,
         ("xla", "G8 phases", "xla")),
     "transposed": (geometry("", (8, 8), (4, 4), channels=(8, 8), a=2, pad=(2, 2)), SINGLE,
@@ -378,7 +406,9 @@ RULES = {
         ("xla", "xla", "xla")),
     "dense, causal": (geometry("", (20,), (3,), channels=(8, 8), d=4, pad=(8, 0)), SINGLE,
         ("G7 cudnn", "G7 cudnn", "xla")),
-    "groups, causal": (geometry("", (20,), (3,), channels=(8, 8), groups=2, d=4, pad=(8, 0)),
+    "dense, strided, as TensorFlow pads": (geometry("", (12, 12), (3, 3), channels=(8, 8), s=2,
+        pad=(0, 1)), SINGLE, ("G10 cudnn", "G9 cudnn", "xla")),
+    "groups, causal": (geometry("", (20,), (3,), channels=(16, 16), groups=2, d=4, pad=(8, 0)),
         SINGLE, ("G7 cudnn", "G7 cudnn", "xla")),
     "doubles": (depthwise("", (12, 12), (3, 3), channels=8, d=2, pad=(2, 2)), np.dtype(np.float64),
         ("xla", "xla", "xla")),
@@ -395,6 +425,20 @@ def test_explain_says_what_cuda_takes_and_why(name):
         assert row.method == row.choices["cuda"].method == method
         assert row.because.startswith(f"rule {rule[0]}: " if rule else "no rule: ")
         assert row.choices["rocm"].method == "xla"
+
+
+def test_channels_first_depthwise_is_one_loop_with_the_copy_that_a_kernel_would_need():
+    x, w = jax.ShapeDtypeStruct((2, 8, 12, 12), SINGLE), jax.ShapeDtypeStruct((8, 1, 3, 3), SINGLE)
+    conv = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", feature_group_count=8
+    )
+    loss = jax.grad(lambda *a: conv(*a).sum(), argnums=(0, 1))
+    rows = jaxdil.explain(loss, platform="cuda", gradients=False)(x, w)
+    assert [row.because[:8] for row in rows] == ["rule G4:", "rule G3:", "rule G4:"]
+    # A 7x7 kernel reads so much that the copies do not matter.
+    w = jax.ShapeDtypeStruct((8, 1, 7, 7), SINGLE)
+    (row,) = jaxdil.explain(conv, platform="cuda", gradients=False)(x, w)
+    assert row.method == "pallas_gpu"
 
 
 AVOIDED = {
