@@ -28,8 +28,10 @@ from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS
 from jaxdil._outline import outlined
 from jaxdil._plain import plain_p
+from jaxdil._problem import Problem
 from jaxdil._swap import swap
 from jaxdil._triton import for_triton
+from jaxdil._turns import images, in_turns
 
 __all__ = [
     "PLATFORMS",
@@ -196,7 +198,7 @@ def _is_missed(x: Any, w: Any, platform: str | None) -> bool:
 
 
 def _canonically(
-    x: jax.Array, w: jax.Array, problem: Any, numbers: Any, method: str, platform: str | None
+    x: jax.Array, w: jax.Array, problem: Problem, numbers: Any, method: str, platform: str | None
 ) -> jax.Array:
     """The convolution by a method, which knows one layout, from and to the caller's.
 
@@ -207,10 +209,16 @@ def _canonically(
     x, x_order = _reshaped(x, x_order)
     w, w_order = _reshaped(w, w_order)
 
-    def served(x: jax.Array, w: jax.Array) -> jax.Array:
+    def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         x, w = _layout.transpose(x, x_order), _layout.transpose(w, w_order)
         y = _dispatch.convolve(x, w, problem, method, platform)
         return _layout.transpose(y, y_order)
+
+    def served(x: jax.Array, w: jax.Array) -> jax.Array:
+        size = images(problem, method) if platform == "cpu" else None
+        if size is None:
+            return part(x, w, problem)
+        return in_turns(part, x, w, problem, size, (x_order, w_order, y_order))
 
     # Not for the few samples of a step of a stream: XLA would copy the registers for a call.
     apart = platform == "cpu" and math.prod(problem.size) > 8 and method != "xla"

@@ -19,7 +19,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,9 @@ from jaxdil._geometry import Progression, progressions
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
+from jaxdil._terms import Axis, axes_of, cut_out
 
 __all__ = ["apply", "supports"]
-
-_Cut: TypeAlias = tuple[int, int, int]
 
 # Taps written out for one call at the most; each is two slices and a product. Narrow groups loop
 # over the first axis of the kernel where there are more, and wherever that leaves enough taps to a
@@ -56,7 +55,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "correlate: nothing to compute"
     if problem.groups != 1 and problem.batch_groups != 1:
         return "correlate: channels and batch are both split into groups"
-    looped = _is_narrow(problem) and _is_looped(problem)
+    looped = _is_looped(problem) if _is_narrow(problem) else _has_many_products(problem)
     written = math.prod(problem.positions[1:] if looped else problem.positions)
     if written > MOST_TAPS:
         return f"correlate: {written} output positions to write out, more than {MOST_TAPS}"
@@ -69,7 +68,18 @@ def _is_narrow(problem: Problem) -> bool:
     return problem.rank > 0 and groups > 1 and problem.batch // problem.batch_groups <= NARROW
 
 
-def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
+def _has_groups_alone(problem: Problem) -> bool:
+    """Whether there are groups, and no dilated input."""
+    return problem.groups * problem.batch_groups > 1 and set(problem.input_dilation) <= {1}
+
+
+def _has_many_products(problem: Problem) -> bool:
+    """Whether the taps of the first axis run in a loop, each a matrix product a group."""
+    many = math.prod(problem.positions) > MOST_TAPS
+    return problem.rank > 0 and many and _has_groups_alone(problem)
+
+
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """One contraction a tap, over the samples that it meets."""
     groups = problem.groups * problem.batch_groups
     inner, outer = problem.group_channels, problem.out_channels // groups
@@ -86,7 +96,12 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     w = w.reshape(*w.shape[:-1], groups, outer)
 
     # (T, G, b, o) -> (b, *positions, G o)
-    y = _sums(x, w, problem) if _is_narrow(problem) else _products(x, w, problem)
+    if _is_narrow(problem):
+        y = _sums(x, w, problem)
+    elif _has_many_products(problem) or (conv.platform == "cpu" and _has_groups_alone(problem)):
+        y = _group_products(x, w, problem)
+    else:
+        y = _products(x, w, problem)
     return transpose(y, (2, 0, 1, 3)).reshape(problem.y_shape).astype(problem.out_dtype)
 
 
@@ -134,76 +149,53 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     return jnp.stack(parts)
 
 
-class _Axis(NamedTuple):
-    """How terms are cut out of an axis: tap t takes every ``x_step``-th of x from ``x_move t``."""
+def _group_products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """(T, G, b, o) by one matrix product a tap and group, of which each is a small one.
 
-    taps: int
-    terms: int
-    x_pad: tuple[int, int, int]
-    w_pad: tuple[int, int, int]
-    x_step: int
-    w_step: int
-    x_move: int
-    w_move: int
-    w_start: int
-    w_size: int
-
-    def cut(self, tap: int, first: int, terms: int) -> tuple[_Cut, _Cut, np.ndarray]:
-        """Where x and w are cut for some terms of a tap, and which terms are not in w's padding."""
-        for_x = self.x_move * tap + self.x_step * first
-        for_w = self.w_start + self.w_move * tap + self.w_step * first
-        at = for_w + self.w_step * np.arange(terms) - self.w_pad[0]
-        return (
-            (for_x, for_x + self.x_step * (terms - 1) + 1, self.x_step),
-            (for_w, for_w + self.w_step * (terms - 1) + 1, self.w_step),
-            (at >= 0) & (at < self.w_size),
-        )
-
-
-def _axes(problem: Problem) -> list[_Axis]:
-    return [
-        _axis(n, k, t, s, d, lo, hi, a)
-        for n, k, t, s, d, (lo, hi), a in zip(
-            problem.size,
-            problem.kernel,
-            problem.positions,
-            problem.stride,
-            problem.dilation,
-            problem.padding,
-            problem.input_dilation,
-            strict=True,
-        )
-    ]
-
-
-def _axis(n: int, k: int, taps: int, s: int, d: int, lo: int, hi: int, a: int) -> _Axis:
-    """Where the input is not dilated, x is windowed and all of w taken.
-
-    With samples a apart and d = 1 it is the other way round, ``p = a j + lo - s t``: w is windowed
-    in steps of a and all of x taken. Otherwise zeros are inserted after all.
+    So groups are brought first once, x is padded, and w is the same for all taps.
     """
-    if a == 1 or d > 1:
-        return _Axis(taps, k, (lo, hi, a - 1), (0, 0, 0), d, 1, s, 0, 0, k)
-    before, after = max(s * (taps - 1) - lo, 0), max(a * (n - 1) + lo + 1 - k, 0)
-    return _Axis(taps, n, (0, 0, 0), (before, after, 0), 1, a, 0, -s, lo + before, k)
+    axes = axes_of(problem)
+    groups = x.shape[-2]
+    x = lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0), *(axis.x_pad for axis in axes), *[(0, 0, 0)] * 2]
+    )
+    x, w = (transpose(a, (a.ndim - 2, *range(a.ndim - 2), a.ndim - 1)) for a in (x, w))
+    w = w.reshape(groups, -1, w.shape[-1])
+    # Left alone, XLA does both again for what every tap reads.
+    x, w = lax.optimization_barrier((x.reshape(-1, *x.shape[2:]), w))
 
+    def products(axes: Sequence[Axis], move: Any = None) -> jax.Array:
+        parts = []
+        for tap in itertools.product(*(range(axis.taps) for axis in axes)):
+            cuts = [axis.cut(t, 0, axis.terms)[0] for axis, t in zip(axes, tap, strict=True)]
+            parts.append(
+                lax.dot_general(
+                    cut_out(x, cuts, move).reshape(groups, -1, x.shape[-1]),
+                    w,
+                    (((1,), (1,)), ((0,), (0,))),
+                    precision=problem.precision,
+                    preferred_element_type=problem.sum_dtype,
+                )
+            )
+        return jnp.stack(parts)
 
-def _slice(x: jax.Array, cuts: Sequence[_Cut], move: Any = None) -> jax.Array:
-    """Cut the spatial axes of x (I, *S, F), the first of them ``move`` further on."""
-    start, stop, step = zip((0, x.shape[0], 1), *cuts, (0, x.shape[-1], 1), strict=True)
-    if move is None:
-        return lax.slice(x, start, stop, step)
-    # One slice for each tap, at a place known when it runs. One slice of all that a row of taps
-    # reads, and slices of that, would be copied.
-    at = [np.uint32(n) for n in start]
-    at[1] = at[1] + move
-    x = lax.dynamic_slice(x, at, [n - m for n, m in zip(stop, start, strict=True)])
-    return lax.slice(x, (0,) * x.ndim, x.shape, step)
+    if not _has_many_products(problem):
+        return products(axes)
+    first, *others = axes
+
+    def add_row(tap: jax.Array, y: jax.Array) -> jax.Array:
+        tap = tap.astype(np.uint32)  # an index that JAX need not ask for its sign
+        row = products([first._replace(taps=1), *others], tap * np.uint32(first.x_move))
+        return lax.dynamic_update_slice(y, row[None], (tap, *(np.uint32(0),) * row.ndim))
+
+    row = (math.prod(axis.taps for axis in others), groups, x.shape[-1], w.shape[-1])
+    y = lax.fori_loop(0, first.taps, add_row, jnp.zeros((first.taps, *row), problem.sum_dtype))
+    return y.reshape(-1, *row[1:])
 
 
 def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """(T, G, b, o) for narrow groups: each input channel of a group beside all outputs of it."""
-    axes = _axes(problem)
+    axes = axes_of(problem)
     groups, rows, outer = *x.shape[-2:], w.shape[-1]
     # Every tap reads x: half precision is made single once, and not once for each of them.
     x = _pad(x.astype(problem.sum_dtype), [axis.x_pad for axis in axes])
@@ -224,7 +216,7 @@ def _pad(x: jax.Array, pads: list[tuple[int, int, int]]) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
 
 
-def _all_taps(x: jax.Array, w: jax.Array, axes: list[_Axis], problem: Problem) -> jax.Array:
+def _all_taps(x: jax.Array, w: jax.Array, axes: list[Axis], problem: Problem) -> jax.Array:
     """(T, F), in some shape, for x (I, *S, F) and w (I, *P, F); a loop if taps are many."""
     w = w.astype(problem.sum_dtype)
     if not _is_looped(problem):
@@ -251,7 +243,7 @@ def _is_looped(problem: Problem) -> bool:
     return taps > MOST_TAPS or (taps > 2 * TOGETHER and row > 2)
 
 
-def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], move: Any = None) -> jax.Array:
+def _taps(x: jax.Array, w: jax.Array, axes: list[Axis], move: Any = None) -> jax.Array:
     """(T, F), all taps written out, in blocks of image rows and a few taps at a time."""
     terms = axes[0].terms
     height = next((j for j in range(ROWS, ROWS // 2, -1) if terms % j == 0), min(ROWS, terms))
@@ -271,7 +263,7 @@ def _taps(x: jax.Array, w: jax.Array, axes: list[_Axis], move: Any = None) -> ja
 def _stage(
     x: jax.Array,
     w: jax.Array,
-    axes: list[_Axis],
+    axes: list[Axis],
     taps: Sequence[tuple[int, ...]],
     first: int,
     terms: int,
@@ -284,7 +276,7 @@ def _stage(
         pieces = [(first, terms), *((0, axis.terms) for axis in axes[1:])]
         cuts = [a.cut(t, *piece) for a, t, piece in zip(axes, tap, pieces, strict=True)]
         for_x, for_w, inside = zip(*cuts, strict=True)
-        product = _slice(x, for_x, move) * _slice(w, for_w)
+        product = cut_out(x, for_x, move) * cut_out(w, for_w)
         if not all(terms.all() for terms in inside):
             # A sample beside w's padding is not read; times zero, a NaN or an Inf would be.
             read = functools.reduce(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdil import _geometry
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -28,6 +29,11 @@ __all__ = ["apply", "supports"]
 # takes long to compile and spills every register. 5x5 depthwise is level or faster in a loop, 3x3
 # is not.
 LOOP, UNROLL = 16, 64
+
+# Bytes of products that are added up at once: of a block of outputs, and of all where they are not
+# many. A larger array is not left in the caches, and the operating system hands out its pages anew
+# at every call, which takes longer than to compute it.
+BLOCK, WHOLE = 3 << 20, 16 << 20
 
 # Input channels a group up to which they are multiplied one by one. Beyond, matrix products pay.
 NARROW = 8
@@ -57,12 +63,89 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         # written.
         if conv.platform != "tpu" or _by_multiplication(problem):
             x = lax.optimization_barrier(x)
+    if conv.platform == "cpu" and problem.groups > 1 and not _by_multiplication(problem):
+        return _in_blocks(x, w, problem)
     most = LOOP if _by_multiplication(problem) else UNROLL
-    return _add(None, (), x, w, problem, most).astype(problem.out_dtype)
+    term = functools.partial(_term, x, problem=problem)
+    y = _add(None, (), w, problem, most, term, problem.y_shape)
+    return y.astype(problem.out_dtype)
+
+
+def _in_blocks(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """Matrix products of groups on a CPU, some rows of outputs at a time if they are many."""
+    images, rows = _block(problem)
+    if images * rows == problem.batch * math.prod(problem.positions[:1]):
+        return _products(x, w, problem.replace(size=x.shape[1:-1], padding=_none(problem)))
+    step = problem.stride[0]
+    height = step * (rows - 1) + _geometry.dilated_size(problem.kernel[0], problem.dilation[0])
+    part = problem.replace(batch=images, size=(height, *x.shape[2:-1]), padding=_none(problem))
+    down = -(-problem.positions[0] // rows)
+
+    def add_block(i: jax.Array, y: jax.Array) -> jax.Array:
+        # The last block of an axis begins early, and computes some outputs again.
+        n = jnp.minimum(i // down * images, problem.batch - images).astype(np.uint32)
+        r = jnp.minimum(i % down * rows, problem.positions[0] - rows).astype(np.uint32)
+        others = (np.uint32(0),) * (x.ndim - 2)
+        window = lax.dynamic_slice(
+            x, (n, r * np.uint32(step), *others), (images, height, *x.shape[2:])
+        )
+        return lax.dynamic_update_slice(y, _products(window, w, part), (n, r, *others))
+
+    y = jnp.zeros(problem.y_shape, problem.out_dtype)
+    return lax.fori_loop(0, down * -(-problem.batch // images), add_block, y)
+
+
+def _none(problem: Problem) -> tuple[tuple[int, int], ...]:
+    return ((0, 0),) * problem.rank
+
+
+def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """A matrix product a group and tap, of x (N, *S, C) that is padded; groups come first."""
+    groups, inner = problem.groups, problem.group_channels
+    x = x.reshape(*x.shape[:-1], groups, inner)
+    x = lax.transpose(x, (x.ndim - 2, *range(x.ndim - 2), x.ndim - 1))
+    # Left alone, XLA brings the groups first in every tap's slice anew.
+    x = lax.optimization_barrier(x)
+
+    def term(start: Sequence[Any], row: jax.Array) -> jax.Array:
+        window = _window(x, start, problem).reshape(groups, -1, inner)
+        row = row.reshape(inner, groups, -1)
+        return _product(window, row, ((2,), (0,)), ((0,), (1,)), problem)
+
+    y_shape = (groups, math.prod(problem.y_shape[:-1]), problem.out_channels // groups)
+    y = _add(None, (), w, problem, UNROLL, term, y_shape)
+    y = jnp.moveaxis(y.astype(problem.out_dtype), 0, 1)
+    return y.reshape(problem.y_shape)
+
+
+def _block(problem: Problem) -> tuple[int, int]:
+    """Images, and rows of their outputs, that are computed together."""
+    if not problem.rank:
+        return problem.batch, 1
+    down, *along = problem.positions
+    size = np.dtype(problem.sum_dtype).itemsize * problem.out_channels * math.prod(along)
+    row = size * min(problem.taps, UNROLL)
+    if row * problem.batch * down <= WHOLE:
+        return problem.batch, down
+    most = max(BLOCK // row, 1)
+    if most >= down:
+        return _share(problem.batch, most // down), down
+    return 1, _share(down, most)
+
+
+def _share(n: int, most: int) -> int:
+    """The largest of as few and as equal shares of ``n`` as are no larger than ``most``."""
+    return -(-n // -(-n // most))
 
 
 def _add(
-    y: jax.Array | None, at: tuple[Any, ...], x: jax.Array, w: jax.Array, p: Problem, most: int
+    y: jax.Array | None,
+    at: tuple[Any, ...],
+    w: jax.Array,
+    p: Problem,
+    most: int,
+    term: Callable[[Sequence[Any], jax.Array], jax.Array],
+    y_shape: tuple[int, ...],
 ) -> jax.Array:
     """Add the taps that begin with ``at`` to y, in a loop if they are more than ``most``."""
     rest = p.kernel[len(at) :]
@@ -70,8 +153,8 @@ def _add(
     if taps <= most:
         for others in np.ndindex(rest):
             tap = (*at, *others)
-            term = _term(x, [t * d for t, d in zip(tap, p.dilation, strict=True)], _row(w, tap), p)
-            y = term if y is None else y + term
+            part = term([t * d for t, d in zip(tap, p.dilation, strict=True)], _row(w, tap))
+            y = part if y is None else y + part
         assert y is not None
         return y
     # A pass takes one position of the first axis that is left, or so many that they make a sum.
@@ -82,13 +165,13 @@ def _add(
     def add_block(i: jax.Array, y: jax.Array) -> jax.Array:
         first = i.astype(np.uint32) * block  # an index that JAX need not ask for its sign
         for t in range(block):
-            y = _add(y, (*at, first + t), x, w, p, UNROLL)
+            y = _add(y, (*at, first + t), w, p, UNROLL, term, y_shape)
         return y
 
-    y = jnp.zeros(p.y_shape, p.sum_dtype) if y is None else y
+    y = jnp.zeros(y_shape, p.sum_dtype) if y is None else y
     y = lax.fori_loop(0, looped // block, add_block, y)
     for t in range(looped, rest[0]):
-        y = _add(y, (*at, t), x, w, p, UNROLL)
+        y = _add(y, (*at, t), w, p, UNROLL, term, y_shape)
     return y
 
 
@@ -112,21 +195,23 @@ def _by_multiplication(problem: Problem) -> bool:
     return problem.group_channels <= NARROW
 
 
+def _window(x: jax.Array, start: Sequence[Any], problem: Problem) -> jax.Array:
+    """What a tap reads of the spatial axes of x (..., *S, C), from ``start`` on."""
+    extent = [s * (p - 1) + 1 for s, p in zip(problem.stride, problem.positions, strict=True)]
+    before = x.shape[: x.ndim - problem.rank - 1]
+    steps = (*(1,) * len(before), *problem.stride, 1)
+    first = (*(0,) * len(before), *start, 0)
+    shape = (*before, *extent, x.shape[-1])
+    if all(isinstance(at, int) for at in start):
+        stop = [at + e for at, e in zip(first, shape, strict=True)]
+        return lax.slice(x, first, stop, steps)
+    window = lax.dynamic_slice(x, _unsigned(first), shape)
+    return lax.slice(window, (0,) * window.ndim, window.shape, steps)
+
+
 def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) -> jax.Array:
     """One tap's part of y (N, *P, O): the slice that begins at ``start``, times its row (I, O)."""
-    extent = [s * (p - 1) + 1 for s, p in zip(problem.stride, problem.positions, strict=True)]
-    if all(isinstance(at, int) for at in start):
-        stop = [at + e for at, e in zip(start, extent, strict=True)]
-        window = lax.slice(
-            x,
-            (0, *start, 0),
-            (problem.batch, *stop, problem.channels),
-            (1, *problem.stride, 1),
-        )
-    else:
-        shape = (problem.batch, *extent, problem.channels)
-        window = lax.dynamic_slice(x, _unsigned((0, *start, 0)), shape)
-        window = lax.slice(window, (0,) * window.ndim, window.shape, (1, *problem.stride, 1))
+    window = _window(x, start, problem)
     groups, inner = problem.groups, problem.group_channels
     if problem.channels == groups == problem.out_channels:
         # One multiply-add a sample; written without a reshape, which 49 times over would cost more

@@ -41,7 +41,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
     yield not dense and inner <= 8, rule(5, "taps", "depthwise or narrow groups")
-    yield not dense and inner >= 64 and problem.rank > 1, rule(5, "taps", "wide groups")
+    # Beyond that lax goes through its kernel for one group after the other.
+    several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or inner >= 32
+    wide = (single or inner >= 64) and (problem.rank > 1 or problem.taps <= 16)
+    yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32

@@ -57,7 +57,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         return
     products = problem.groups > 1 and problem.taps == 1 and min(inner, outer) >= 16
     yield products and not dilated, rule(6, "taps", "1x1 of groups: matrix products, one a group")
-    strided = max(problem.stride) > 1
+    strided = any(s > 1 for s in problem.stride)
     atrous = any(d > 1 for d in problem.dilation)
     uneven = any(lo != hi for lo, hi in problem.padding) and not dilated and not window
     spread = atrous and uneven
@@ -90,7 +90,7 @@ def _gradients(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     inner = problem.batch // problem.batch_groups
     outer = problem.out_channels // problem.batch_groups
     # cuDNN has kernels of its own for these; smaller images leave most of them idle.
-    plain = max(problem.stride) == max(problem.dilation) == max(problem.input_dilation) == 1
+    plain = {*problem.stride, *problem.dilation, *problem.input_dilation} <= {1}
     large = problem.rank == 2 and inner == outer == 1 and plain and min(problem.kernel) >= 28
     best = large and (problem.positions == (3, 3) or problem.x_dtype.itemsize == 2)
     even = problem.batch * problem.x_dtype.itemsize % 16 == 0

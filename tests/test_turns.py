@@ -1,0 +1,141 @@
+"""On a CPU a batch goes in turns, products in blocks, where all at once would need much memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometries import geometry, integers
+
+import jaxdil
+from jaxdil import _turns
+from jaxdil._methods import load
+from jaxdil._problem import Problem
+
+pytestmark = pytest.mark.core
+
+
+def depthwise(name, size, kernel, **options):
+    return geometry(name, size, kernel, channels=(4, 4), groups=4, **options)
+
+
+# With methods that can serve them, or their gradients. Five images, so that turns of two overlap.
+CASES = {
+    "depthwise": (depthwise("", (7, 6), (3, 3), pad=(1, 1), batch=5), ("taps", "correlate")),
+    "depthwise, strided": (depthwise("", (9, 6), (3, 2), s=2, pad=(1, 0), batch=5), ("auto",)),
+    "depthwise, causal": (depthwise("", (9,), (4,), pad=(3, 0), batch=5), ("taps",)),
+    "groups": (geometry("", (7, 6), (3, 3), channels=(24, 48), groups=2, pad=(1, 1), batch=5),
+        ("taps", "correlate")),
+    "groups, strided and dilated": (geometry("", (11, 9), (3, 2), channels=(24, 24), groups=2,
+        s=(2, 1), d=(1, 3), pad=(1, 2), batch=5), ("taps", "correlate")),
+    "groups, many taps": (geometry("", (80,), (70,), channels=(18, 18), groups=2, pad=(3, 4),
+        batch=5), ("correlate",)),
+    "groups, many taps on two axes": (geometry("", (36, 5), (33, 2), channels=(18, 18), groups=2,
+        pad=(3, 0), d=(1, 2), batch=5), ("correlate",)),
+    "volume": (geometry("", (5, 6, 4), (3, 2, 3), channels=(3, 4), pad=(1, 1), batch=5),
+        ("slabs", "planes")),
+    "transposed": (geometry("", (5, 4), (4, 3), channels=(3, 4), a=2, pad=(2, 1), batch=5),
+        ("phases",)),
+    "several outputs a channel": (geometry("", (6, 7), (3, 3), channels=(4, 8), groups=4,
+        pad=(1, 0), batch=5), ("auto",)),
+}  # fmt: skip
+
+
+def everything(g, method, dtype=jnp.float32, **layout):
+    """The convolution of integers and both its gradients, by the method where it can serve."""
+    pin = method if method in ("auto", "xla") else f"{method} or auto"
+
+    def run(x, w, c):
+        conv = functools.partial(jaxdil.conv, **g.options, method=pin, **layout)
+        y, pullback = jax.vjp(conv, x, w)
+        return y, *pullback(c)
+
+    arrays = [jnp.asarray(integers(i, s), dtype) for i, s in enumerate((g.x_shape, g.w_shape))]
+    c = jnp.asarray(integers(2, g.y_shape), dtype)
+    if layout:
+        arrays[0], c = jnp.moveaxis(arrays[0], -1, 1), jnp.moveaxis(c, -1, 1)
+    return run, (*arrays, c)
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Room for two of five images in a turn, and for a few rows of products."""
+    monkeypatch.setattr(_turns, "MUCH", 0)
+    monkeypatch.setattr(_turns, "_kept", lambda problem, method: 5 * (method != "xla"))
+    monkeypatch.setattr(_turns, "TURN", 2)
+    taps = load("taps")
+    monkeypatch.setattr(taps, "WHOLE", 0)
+    monkeypatch.setattr(taps, "BLOCK", 20_000)
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
+@pytest.mark.parametrize(("name", "method"), [(n, m) for n, (_, ms) in CASES.items() for m in ms])
+def test_turns_and_blocks_change_no_result(name, method, layout):
+    g = CASES[name][0]
+    run, arrays = everything(g, method, **layout)
+    lowered = jax.jit(run).lower(*arrays)
+    assert "stablehlo.while" in lowered.as_text()
+    expected = jax.jit(everything(g, "xla", **layout)[0])(*arrays)
+    for got, want in zip(lowered.compile()(*arrays), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("block", [1, 3000, 20_000, 60_000, 10**7])
+@pytest.mark.parametrize("name", ["groups", "groups, strided and dilated"])
+def test_blocks_of_any_size(name, block, monkeypatch):
+    taps = load("taps")
+    monkeypatch.setattr(taps, "WHOLE", 0)
+    monkeypatch.setattr(taps, "BLOCK", block)
+    _, (x, w, _) = everything(CASES[name][0], "taps")
+    conv = functools.partial(jaxdil.conv, **CASES[name][0].options)
+    got = jax.jit(functools.partial(conv, method="taps"))(x, w)
+    np.testing.assert_array_equal(got, conv(x, w, method="xla"))
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_kernel_gradient_adds_up_its_turns_in_single_precision():
+    g = geometry("", (64, 8), (1, 2), channels=(4, 4), groups=4, batch=5)
+    x, c = jnp.ones(g.x_shape, jnp.bfloat16), jnp.ones(g.y_shape, jnp.bfloat16)
+    kernel_grad = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=g.w_shape, **g.options)
+    # 5 x 448: turns of one image, added up in bfloat16, would stick at 2048.
+    gradient = jax.jit(kernel_grad)(x, c)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient, np.asarray(2240, jnp.bfloat16))
+
+
+def problem(x, w, **changes):
+    """A depthwise problem of float32, unpadded."""
+    single = np.dtype(np.float32)
+    rank, channels = len(x) - 2, x[-1]
+    ones = (1,) * rank
+    made = Problem(
+        batch=x[0], size=x[1:-1], channels=channels, kernel=w, out_channels=channels, stride=ones,
+        padding=((1, 1),) * rank, input_dilation=ones, dilation=ones, groups=channels,
+        batch_groups=1, x_dtype=single, w_dtype=single, out_dtype=single,
+    )  # fmt: skip
+    return made.replace(**changes)
+
+
+def test_turns_are_for_much_memory_alone():
+    small, large = (problem((n, 56, 56, 144), (3, 3)) for n in (8, 32))
+    assert _turns.images(small, "taps") is None
+    assert _turns.images(large, "xla") is None
+    size = _turns.images(large, "taps")
+    # At most 6 MiB of padded images, and turns as equal as can be.
+    assert size == 3
+    assert size * 58 * 58 * 144 * 4 <= _turns.TURN
+    # A kernel gradient's turns do not overlap: what is added up is added up once.
+    gradient = problem((144, 56, 56, 32), (56, 56), out_channels=144, groups=1, batch_groups=144)
+    assert 32 % _turns.images(gradient, "correlate") == 0
+
+
+def test_small_convolutions_have_no_loop():
+    grouped = functools.partial(jaxdil.conv, groups=2)
+    for fn, x, w in (
+        (grouped, (4, 14, 14, 64), (3, 3, 32, 64)),
+        (functools.partial(jaxdil.conv, groups=64), (4, 14, 14, 64), (3, 3, 1, 64)),
+    ):
+        text = jax.jit(fn).lower(jnp.ones(x, jnp.float32), jnp.ones(w, jnp.float32)).as_text()
+        assert "while" not in text
