@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +181,29 @@ def test_each_method_serves(method):
             counts[role] += refusal(call, *arrays) is None
     least = dict(zip(ROLES, SERVED[method], strict=True))
     assert all(counts[role] >= least[role] for role in ROLES), counts
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "pad"),
+    [
+        ((2, 6, 9), (6, 1, 4), (1,), [(3, 0)]),
+        ((2, 6, 9, 8), (6, 1, 3, 3), (2, 2), [(0, 1), (1, 1)]),
+        ((2, 6, 9, 8), (6, 1, 7, 5), (1, 1), [(3, 3), (2, 2)]),  # in a loop
+        ((2, 3, 4, 5, 6), (3, 1, 3, 2, 3), (1, 1, 1), [(1, 1), (0, 1), (1, 1)]),
+    ],
+)
+def test_depthwise_with_channels_first_is_not_laid_out_anew(x, w, stride, pad):
+    x, w = integers(0, x), integers(1, w)
+
+    def conv(x, w):
+        return lax.conv_general_dilated(x, w, stride, pad, feature_group_count=x.shape[1])
+
+    lowered = jax.jit(jaxdil.accelerate(conv, method="taps")).lower(x, w).compile()
+    np.testing.assert_array_equal(lowered(x, w), conv(x, w))
+    moved = re.findall(r"\w+\[([\d,]+)\]\S* transpose\(", lowered.as_text())
+    large = [shape for shape in moved if math.prod(map(int, shape.split(","))) > w.size]
+    assert not large
 
 
 # --- what can be asked of lax alone ---------------------------------------------------------------

@@ -52,23 +52,42 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """The sum over taps, chunk by chunk where there are many."""
-    if _by_multiplication(problem):
+    multiplied = _by_multiplication(problem)
+    if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
         x, w = x.astype(problem.sum_dtype), w.astype(problem.sum_dtype)
+    # As the caller has it, channels first: images are what lies close in memory.
+    first = problem.channels_first and _is_apart(problem) and conv.platform != "tpu"
+    if first:
+        x = jnp.moveaxis(x, -1, 1)
     if any(lo or hi for lo, hi in problem.padding):
-        pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding), (0, 0, 0)]
+        pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding)]
+        pads.insert(1 if first else len(pads), (0, 0, 0))
         x = lax.pad(x, jnp.zeros((), x.dtype), pads)
         # Left alone, XLA fuses the padding into the loop as a comparison and a select per load. On
         # a TPU a matrix product reads the padding for nothing, and the padded image need not be
         # written.
-        if conv.platform != "tpu" or _by_multiplication(problem):
+        if conv.platform != "tpu" or multiplied:
             x = lax.optimization_barrier(x)
-    if conv.platform == "cpu" and problem.groups > 1 and not _by_multiplication(problem):
+    if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
         return _in_blocks(x, w, problem)
-    most = LOOP if _by_multiplication(problem) else UNROLL
-    term = functools.partial(_term, x, problem=problem)
-    y = _add(None, (), w, problem, most, term, problem.y_shape)
-    return y.astype(problem.out_dtype)
+    most, y_shape = LOOP if multiplied else UNROLL, problem.y_shape
+    if not first:
+        y = _add(None, (), w, problem, most, functools.partial(_term, x, problem=problem), y_shape)
+        return y.astype(problem.out_dtype)
+
+    def term(start: Sequence[Any], row: jax.Array) -> jax.Array:
+        window = _window(x, start, problem, axis=2)
+        return window * lax.broadcast_in_dim(row.reshape(-1), window.shape, (1,))
+
+    y_shape = (y_shape[0], y_shape[-1], *y_shape[1:-1])
+    y = _add(None, (), w, problem, most, term, y_shape).astype(problem.out_dtype)
+    return jnp.moveaxis(y, 1, -1)
+
+
+def _is_apart(problem: Problem) -> bool:
+    """Whether each output channel is of an input channel of its own."""
+    return problem.channels == problem.groups == problem.out_channels
 
 
 def _in_blocks(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -108,7 +127,7 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     x = lax.optimization_barrier(x)
 
     def term(start: Sequence[Any], row: jax.Array) -> jax.Array:
-        window = _window(x, start, problem).reshape(groups, -1, inner)
+        window = _window(x, start, problem, axis=2).reshape(groups, -1, inner)
         row = row.reshape(inner, groups, -1)
         return _product(window, row, ((2,), (0,)), ((0,), (1,)), problem)
 
@@ -195,13 +214,13 @@ def _by_multiplication(problem: Problem) -> bool:
     return problem.group_channels <= NARROW
 
 
-def _window(x: jax.Array, start: Sequence[Any], problem: Problem) -> jax.Array:
-    """What a tap reads of the spatial axes of x (..., *S, C), from ``start`` on."""
+def _window(x: jax.Array, start: Sequence[Any], problem: Problem, *, axis: int) -> jax.Array:
+    """What a tap reads of x, whose spatial axes begin at ``axis``, from ``start`` on."""
     extent = [s * (p - 1) + 1 for s, p in zip(problem.stride, problem.positions, strict=True)]
-    before = x.shape[: x.ndim - problem.rank - 1]
-    steps = (*(1,) * len(before), *problem.stride, 1)
-    first = (*(0,) * len(before), *start, 0)
-    shape = (*before, *extent, x.shape[-1])
+    before, after = x.shape[:axis], x.shape[axis + problem.rank :]
+    steps = (*(1,) * axis, *problem.stride, *(1,) * len(after))
+    first = (*(0,) * axis, *start, *(0,) * len(after))
+    shape = (*before, *extent, *after)
     if all(isinstance(at, int) for at in start):
         stop = [at + e for at, e in zip(first, shape, strict=True)]
         return lax.slice(x, first, stop, steps)
@@ -211,9 +230,9 @@ def _window(x: jax.Array, start: Sequence[Any], problem: Problem) -> jax.Array:
 
 def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) -> jax.Array:
     """One tap's part of y (N, *P, O): the slice that begins at ``start``, times its row (I, O)."""
-    window = _window(x, start, problem)
+    window = _window(x, start, problem, axis=1)
     groups, inner = problem.groups, problem.group_channels
-    if problem.channels == groups == problem.out_channels:
+    if _is_apart(problem):
         # One multiply-add a sample; written without a reshape, which 49 times over would cost more
         # to compile than the loop they disappear in.
         return window * lax.broadcast_in_dim(row.reshape(-1), window.shape, (window.ndim - 1,))
