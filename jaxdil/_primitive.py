@@ -22,7 +22,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdil import _dispatch, _layout
+from jaxdil import _dispatch, _layout, _turns
 from jaxdil._choice import Choice
 from jaxdil._errors import MethodError, error
 from jaxdil._methods import METHODS
@@ -31,7 +31,6 @@ from jaxdil._plain import plain_p
 from jaxdil._problem import Problem
 from jaxdil._swap import swap
 from jaxdil._triton import for_triton
-from jaxdil._turns import images, in_turns
 
 __all__ = [
     "PLATFORMS",
@@ -206,8 +205,10 @@ def _canonically(
     What is a reshape of x or w stays outside; at the entry of a function XLA may copy for it.
     """
     x_order, w_order, y_order = _layout.orders(numbers)
-    x, x_order = _reshaped(x, x_order)
-    w, w_order = _reshaped(w, w_order)
+    turns = platform == "cpu" and _turns.needed(problem, method)
+    if not turns:  # which reshape what they cut out
+        x, x_order = _reshaped(x, x_order)
+        w, w_order = _reshaped(w, w_order)
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         x, w = _layout.transpose(x, x_order), _layout.transpose(w, w_order)
@@ -215,10 +216,10 @@ def _canonically(
         return _layout.transpose(y, y_order)
 
     def served(x: jax.Array, w: jax.Array) -> jax.Array:
-        size = images(problem, method) if platform == "cpu" else None
-        if size is None:
+        if not turns:
             return part(x, w, problem)
-        return in_turns(part, x, w, problem, size, (x_order, w_order, y_order))
+        orders = _turns.Orders(x_order, w_order, y_order)
+        return _turns.in_turns(part, x, w, problem, method, orders)
 
     # Not for the few samples of a step of a stream: XLA would copy the registers for a call.
     apart = platform == "cpu" and math.prod(problem.size) > 8 and method != "xla"

@@ -1,15 +1,21 @@
-"""A batch in turns: a few images after the other, where all at once would need much memory.
+"""Turns: a few images after the other, or rows of one, where all at once would need much memory.
 
 What a method keeps beside input and output (a padded image, a product for each tap) is an array of
 its own for each call. Once it is larger than the allocator keeps for reuse, the operating system
 hands out its pages anew every time, and that takes a CPU several times as long as the convolution.
-The kernel gradient adds up over the batch, in the dtype of sums.
+The kernel gradient adds up over batch and rows, in the dtype of sums.
+
+Rows are those of the first axis: of the output, or for a kernel gradient of the cotangent, whose
+rows are those of the window. A block of b of them, from p on, reads ``step (b - 1) + reach + 1``
+rows of x from ``step p - lo`` on. The first and the last block read padding too; those between
+differ only in where they are, and are one loop.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +24,43 @@ from jax import lax
 
 from jaxdil._problem import Problem
 
-__all__ = ["images", "in_turns"]
+__all__ = ["Orders", "in_turns", "needed"]
+
+_Served = Callable[[jax.Array, jax.Array, Problem], jax.Array]
 
 # Bytes kept by a method that are too many, and those that a turn may have: glibc reuses 32 MiB.
 MUCH, TURN = 24 << 20, 6 << 20
 
 
-def images(problem: Problem, method: str) -> int | None:
+class Orders(NamedTuple):
+    """The transposes of x and w to canonical layout, and of y from there."""
+
+    x: Sequence[int]
+    w: Sequence[int]
+    y: Sequence[int]
+
+
+def needed(problem: Problem, method: str) -> bool:
+    """Whether the method would keep so much that turns are worth it."""
+    return _images(problem, method) is not None or _rows(problem, method) is not None
+
+
+def in_turns(
+    served: _Served, x: jax.Array, w: jax.Array, problem: Problem, method: str, orders: Orders
+) -> jax.Array:
+    """``served(x, w, problem)``, in turns if the method would keep much."""
+
+    def image(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+        size = _rows(problem, method)
+        return (
+            served(x, w, problem) if size is None else _by_rows(served, x, w, problem, size, orders)
+        )
+
+    size = _images(problem, method)
+    return image(x, w, problem) if size is None else _by_images(image, x, w, problem, size, orders)
+
+
+def _images(problem: Problem, method: str) -> int | None:
     """How many images a turn has, or None if all go at once."""
     batch = problem.channels if _adds_up(problem) else problem.batch
     kept = _kept(problem, method)
@@ -34,6 +70,31 @@ def images(problem: Problem, method: str) -> int | None:
     if _adds_up(problem):
         return max(n for n in range(1, most + 1) if batch % n == 0)
     return -(-batch // -(-batch // most))
+
+
+def _rows(problem: Problem, method: str) -> int | None:
+    """How many rows a turn has, or None if all go at once."""
+    kept = _kept(problem, method)
+    if problem.is_empty or not problem.rank or kept <= MUCH or problem.input_dilation[0] != 1:
+        return None
+    all_of_them = problem.kernel[0] if _adds_up(problem) else problem.positions[0]
+    # Fewer are not worth what their neighbours read again.
+    size = max(TURN * all_of_them // kept, 8)
+    last = (-(-all_of_them // size) - 2) * size
+    inside = [_cut(problem, p, size) for p in (size, last)]
+    even = all(before == after == 0 for _, _, before, after in inside)
+    return size if all_of_them >= 4 * size and even else None
+
+
+def _cut(problem: Problem, first: int, size: int) -> tuple[int, int, int, int]:
+    """The rows of x that a block reads: where they begin and end, and padding before and after."""
+    step, reach = problem.stride[0], problem.dilation[0] * (problem.kernel[0] - 1)
+    if _adds_up(problem):
+        step, reach = problem.dilation[0], problem.stride[0] * (problem.positions[0] - 1)
+    start = step * first - problem.padding[0][0]
+    end = start + step * (size - 1) + reach + 1
+    begin, stop = max(start, 0), min(end, problem.size[0])
+    return begin, stop, begin - start, end - stop
 
 
 def _adds_up(problem: Problem) -> bool:
@@ -59,41 +120,76 @@ def _kept(problem: Problem, method: str) -> int:
         case "phases":
             return x + 2 * y
         case "correlate":
-            return min(taps, 64) * x if problem.batch // problem.batch_groups > 8 else 2 * x
+            return min(taps, 64) * x if problem.batch // problem.batch_groups > 8 else 3 * x
     return 0
 
 
-def in_turns(
-    served: Callable[[jax.Array, jax.Array, Problem], jax.Array],
-    x: jax.Array,
-    w: jax.Array,
-    problem: Problem,
-    size: int,
-    orders: tuple[Sequence[int], Sequence[int], Sequence[int]],
+def _by_images(
+    served: _Served, x: jax.Array, w: jax.Array, problem: Problem, size: int, orders: Orders
 ) -> jax.Array:
-    """``served(x, w, problem)`` by ``size`` images in a turn.
-
-    ``orders`` are the transposes of x and w to canonical layout, and of y from there.
-    """
-    x_order, w_order, y_order = orders
-    shape = tuple(problem.y_shape[axis] for axis in y_order)
     if _adds_up(problem):
         part = problem.replace(channels=size, out_dtype=np.dtype(problem.sum_dtype))
 
         def add(i: jax.Array, y: jax.Array) -> jax.Array:
             n = i.astype(np.uint32) * np.uint32(size)
-            some = lax.dynamic_slice_in_dim(x, n, size, x_order[-1])
-            return y + served(some, lax.dynamic_slice_in_dim(w, n, size, w_order[-2]), part)
+            some = lax.dynamic_slice_in_dim(x, n, size, orders.x[-1])
+            return y + served(some, lax.dynamic_slice_in_dim(w, n, size, orders.w[-2]), part)
 
-        y = jnp.zeros(shape, part.out_dtype)
+        y = jnp.zeros(_shape(problem, orders), part.out_dtype)
         return lax.fori_loop(0, problem.channels // size, add, y).astype(problem.out_dtype)
-    part, axis = problem.replace(batch=size), list(y_order).index(0)
+    part, axis = problem.replace(batch=size), list(orders.y).index(0)
 
     def put(i: jax.Array, y: jax.Array) -> jax.Array:
         # The last turn begins early, and computes some images again.
         n = jnp.minimum(i * size, problem.batch - size).astype(np.uint32)
-        some = served(lax.dynamic_slice_in_dim(x, n, size, x_order[0]), w, part)
+        some = served(lax.dynamic_slice_in_dim(x, n, size, orders.x[0]), w, part)
         return lax.dynamic_update_slice_in_dim(y, some, n, axis)
 
-    y = jnp.zeros(shape, problem.out_dtype)
+    y = jnp.zeros(_shape(problem, orders), problem.out_dtype)
     return lax.fori_loop(0, -(-problem.batch // size), put, y)
+
+
+def _by_rows(
+    served: _Served, x: jax.Array, w: jax.Array, problem: Problem, size: int, orders: Orders
+) -> jax.Array:
+    adds, x_axis, w_axis = _adds_up(problem), orders.x[1], orders.w[0]
+    y_axis = list(orders.y).index(1)
+    count = problem.kernel[0] if adds else problem.positions[0]
+    dtype = np.dtype(problem.sum_dtype) if adds else problem.out_dtype
+
+    def block(first: Any, rows: int, cut: tuple[int, int, int, int], begin: Any) -> jax.Array:
+        size = cut[1] - cut[0]
+        part = problem.replace(
+            size=(size, *problem.size[1:]), padding=(cut[2:], *problem.padding[1:]), out_dtype=dtype
+        )
+        some = lax.dynamic_slice_in_dim(x, begin, size, x_axis)
+        if not adds:
+            return served(some, w, part)
+        part = part.replace(kernel=(rows, *problem.kernel[1:]))
+        return served(some, lax.dynamic_slice_in_dim(w, first, rows, w_axis), part)
+
+    def join(y: jax.Array, first: Any, part: jax.Array) -> jax.Array:
+        return y + part if adds else lax.dynamic_update_slice_in_dim(y, part, first, y_axis)
+
+    y = jnp.zeros(_shape(problem, orders), dtype)
+    turns = -(-count // size)
+    # The last block has what is left; or begins early, and computes some outputs again.
+    last = (turns - 1) * size if adds else count - size
+    for first in (0, last):
+        rows = min(size, count - first)
+        cut = _cut(problem, first, rows)
+        y = join(y, first, block(first, rows, cut, cut[0]))
+    cut = _cut(problem, size, size)
+    step = problem.dilation[0] if adds else problem.stride[0]
+
+    def turn(i: jax.Array, y: jax.Array) -> jax.Array:
+        i = i.astype(np.uint32)
+        begin = i * np.uint32(step * size) + np.uint32(cut[0])
+        first = (i + np.uint32(1)) * np.uint32(size)
+        return join(y, first, block(first, size, cut, begin))
+
+    return lax.fori_loop(0, turns - 2, turn, y).astype(problem.out_dtype)
+
+
+def _shape(problem: Problem, orders: Orders) -> tuple[int, ...]:
+    return tuple(problem.y_shape[axis] for axis in orders.y)

@@ -82,6 +82,38 @@ def test_turns_and_blocks_change_no_result(name, method, layout):
         np.testing.assert_array_equal(got, want)
 
 
+# Images of at least 32 rows, so that there are blocks of 8 between the first and the last.
+TALL = {
+    "depthwise": (depthwise("", (37, 5), (3, 3), pad=(1, 1), batch=2), ("taps", "correlate")),
+    "strided": (depthwise("", (75, 4), (3, 2), s=(2, 1), pad=((0, 1), (0, 0))), ("taps",)),
+    "strided and dilated": (depthwise("", (81, 4), (5, 1), s=(2, 1), d=(3, 1),
+        pad=((5, 2), (0, 0))), ("taps", "correlate")),
+    "no padding": (depthwise("", (34, 5), (2, 2)), ("taps", "correlate")),
+    "causal": (depthwise("", (49,), (4,), pad=(3, 0)), ("taps", "correlate")),
+    "groups": (geometry("", (39, 4), (3, 3), channels=(24, 24), groups=2, pad=(2, 1)),
+        ("correlate",)),
+    "volume": (geometry("", (36, 4, 3), (3, 2, 3), channels=(3, 4), pad=(1, 1)),
+        ("slabs", "planes")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
+@pytest.mark.parametrize(("name", "method"), [(n, m) for n, (_, ms) in TALL.items() for m in ms])
+def test_rows_in_turns_change_no_result(name, method, layout, monkeypatch):
+    monkeypatch.setattr(_turns, "MUCH", 0)
+    monkeypatch.setattr(_turns, "_kept", lambda problem, method: 10**6 * (method != "xla"))
+    monkeypatch.setattr(_turns, "TURN", 1)
+    cut = []
+    by_rows = _turns._by_rows
+    monkeypatch.setattr(_turns, "_by_rows", lambda *args: cut.append(1) or by_rows(*args))
+    g = TALL[name][0]
+    run, arrays = everything(g, method, **layout)
+    got = jax.jit(run)(*arrays)
+    assert cut
+    for a, b in zip(got, jax.jit(everything(g, "xla", **layout)[0])(*arrays), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("block", [1, 3000, 20_000, 60_000, 10**7])
 @pytest.mark.parametrize("name", ["groups", "groups, strided and dilated"])
 def test_blocks_of_any_size(name, block, monkeypatch):
@@ -120,15 +152,22 @@ def problem(x, w, **changes):
 
 def test_turns_are_for_much_memory_alone():
     small, large = (problem((n, 56, 56, 144), (3, 3)) for n in (8, 32))
-    assert _turns.images(small, "taps") is None
-    assert _turns.images(large, "xla") is None
-    size = _turns.images(large, "taps")
+    assert _turns._images(small, "taps") is None
+    assert _turns._images(large, "xla") is None
+    size = _turns._images(large, "taps")
     # At most 6 MiB of padded images, and turns as equal as can be.
     assert size == 3
     assert size * 58 * 58 * 144 * 4 <= _turns.TURN
+    image = problem((1, 512, 512, 32), (3, 3))
+    assert _turns._images(image, "taps") is None
+    rows = _turns._rows(image, "taps")
+    assert 4 * rows <= 512
+    assert rows * 514 * 32 * 4 <= _turns.TURN
+    # A kernel as tall as the image would read it all in every turn.
+    assert _turns._rows(image.replace(kernel=(512, 3)), "taps") is None
     # A kernel gradient's turns do not overlap: what is added up is added up once.
     gradient = problem((144, 56, 56, 32), (56, 56), out_channels=144, groups=1, batch_groups=144)
-    assert 32 % _turns.images(gradient, "correlate") == 0
+    assert 32 % _turns._images(gradient, "correlate") == 0
 
 
 def test_small_convolutions_have_no_loop():
