@@ -24,12 +24,12 @@ from jax import lax
 
 from jaxdil._problem import Problem
 
-__all__ = ["Orders", "in_turns", "needed"]
+__all__ = ["Orders", "bits", "in_turns", "needed", "unbits"]
 
 _Served = Callable[[jax.Array, jax.Array, Problem], jax.Array]
 
 # Bytes kept by a method that are too many, and those that a turn may have: glibc reuses 32 MiB.
-MUCH, TURN = 24 << 20, 6 << 20
+MUCH, TURN = 30 << 20, 6 << 20
 
 
 class Orders(NamedTuple):
@@ -132,8 +132,8 @@ def _by_images(
 
         def add(i: jax.Array, y: jax.Array) -> jax.Array:
             n = i.astype(np.uint32) * np.uint32(size)
-            some = lax.dynamic_slice_in_dim(x, n, size, orders.x[-1])
-            return y + served(some, lax.dynamic_slice_in_dim(w, n, size, orders.w[-2]), part)
+            some = take(x, n, size, orders.x[-1])
+            return y + served(some, take(w, n, size, orders.w[-2]), part)
 
         y = jnp.zeros(_shape(problem, orders), part.out_dtype)
         return lax.fori_loop(0, problem.channels // size, add, y).astype(problem.out_dtype)
@@ -142,11 +142,11 @@ def _by_images(
     def put(i: jax.Array, y: jax.Array) -> jax.Array:
         # The last turn begins early, and computes some images again.
         n = jnp.minimum(i * size, problem.batch - size).astype(np.uint32)
-        some = served(lax.dynamic_slice_in_dim(x, n, size, orders.x[0]), w, part)
-        return lax.dynamic_update_slice_in_dim(y, some, n, axis)
+        some = served(take(x, n, size, orders.x[0]), w, part)
+        return lax.dynamic_update_slice_in_dim(y, bits(some), n, axis)
 
-    y = jnp.zeros(_shape(problem, orders), problem.out_dtype)
-    return lax.fori_loop(0, -(-problem.batch // size), put, y)
+    y = bits(jnp.zeros(_shape(problem, orders), problem.out_dtype))
+    return unbits(lax.fori_loop(0, -(-problem.batch // size), put, y), problem.out_dtype)
 
 
 def _by_rows(
@@ -162,16 +162,17 @@ def _by_rows(
         part = problem.replace(
             size=(size, *problem.size[1:]), padding=(cut[2:], *problem.padding[1:]), out_dtype=dtype
         )
-        some = lax.dynamic_slice_in_dim(x, begin, size, x_axis)
+        some = take(x, begin, size, x_axis)
         if not adds:
             return served(some, w, part)
         part = part.replace(kernel=(rows, *problem.kernel[1:]))
-        return served(some, lax.dynamic_slice_in_dim(w, first, rows, w_axis), part)
+        return served(some, take(w, first, rows, w_axis), part)
 
     def join(y: jax.Array, first: Any, part: jax.Array) -> jax.Array:
-        return y + part if adds else lax.dynamic_update_slice_in_dim(y, part, first, y_axis)
+        return y + part if adds else lax.dynamic_update_slice_in_dim(y, bits(part), first, y_axis)
 
     y = jnp.zeros(_shape(problem, orders), dtype)
+    y = y if adds else bits(y)
     turns = -(-count // size)
     # The last block has what is left; or begins early, and computes some outputs again.
     last = (turns - 1) * size if adds else count - size
@@ -188,7 +189,27 @@ def _by_rows(
         first = (i + np.uint32(1)) * np.uint32(size)
         return join(y, first, block(first, size, cut, begin))
 
-    return lax.fori_loop(0, turns - 2, turn, y).astype(problem.out_dtype)
+    y = lax.fori_loop(0, turns - 2, turn, y)
+    return y.astype(problem.out_dtype) if adds else unbits(y, problem.out_dtype)
+
+
+def take(x: jax.Array, start: Any, size: int, axis: int) -> jax.Array:
+    """``size`` slices of x from ``start`` on, a place known when it runs."""
+    return unbits(lax.dynamic_slice_in_dim(bits(x), start, size, axis), x.dtype)
+
+
+def bits(x: jax.Array) -> jax.Array:
+    """Half precision as integers, to be cut and joined in a loop; anything else as it is.
+
+    XLA on a CPU computes nothing in bfloat16: it would make single precision of the whole array.
+    """
+    half = x.dtype.itemsize == 2 and jnp.issubdtype(x.dtype, jnp.floating)
+    return lax.bitcast_convert_type(x, np.uint16) if half else x
+
+
+def unbits(x: jax.Array, dtype: Any) -> jax.Array:
+    """What `bits` was given, of that dtype."""
+    return x if x.dtype == dtype else lax.bitcast_convert_type(x, dtype)
 
 
 def _shape(problem: Problem, orders: Orders) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from jax import lax
 from jaxdil import _geometry
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
+from jaxdil._turns import bits, unbits
 
 __all__ = ["apply", "supports"]
 
@@ -105,13 +106,14 @@ def _in_blocks(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         n = jnp.minimum(i // down * images, problem.batch - images).astype(np.uint32)
         r = jnp.minimum(i % down * rows, problem.positions[0] - rows).astype(np.uint32)
         others = (np.uint32(0),) * (x.ndim - 2)
-        window = lax.dynamic_slice(
-            x, (n, r * np.uint32(step), *others), (images, height, *x.shape[2:])
-        )
-        return lax.dynamic_update_slice(y, _products(window, w, part), (n, r, *others))
+        shape = (images, height, *x.shape[2:])
+        window = lax.dynamic_slice(bits(x), (n, r * np.uint32(step), *others), shape)
+        window = unbits(window, x.dtype)
+        return lax.dynamic_update_slice(y, bits(_products(window, w, part)), (n, r, *others))
 
-    y = jnp.zeros(problem.y_shape, problem.out_dtype)
-    return lax.fori_loop(0, down * -(-problem.batch // images), add_block, y)
+    y = bits(jnp.zeros(problem.y_shape, problem.out_dtype))
+    y = lax.fori_loop(0, down * -(-problem.batch // images), add_block, y)
+    return unbits(y, problem.out_dtype)
 
 
 def _none(problem: Problem) -> tuple[tuple[int, int], ...]:
