@@ -26,6 +26,9 @@ from jaxdil._problem import Problem
 
 __all__ = ["Orders", "bits", "in_turns", "needed", "unbits"]
 
+# Channels of which turns have a multiple: several registers, and whole lines of memory.
+LANES = 64
+
 _Served = Callable[[jax.Array, jax.Array, Problem], jax.Array]
 
 # Bytes kept by a method that are too many, and those that a turn may have: glibc reuses 32 MiB.
@@ -42,7 +45,8 @@ class Orders(NamedTuple):
 
 def needed(problem: Problem, method: str) -> bool:
     """Whether the method would keep so much that turns are worth it."""
-    return _images(problem, method) is not None or _rows(problem, method) is not None
+    sizes = (of(problem, method) for of in (_images, _rows, _channels))
+    return any(size is not None for size in sizes)
 
 
 def in_turns(
@@ -51,10 +55,12 @@ def in_turns(
     """``served(x, w, problem)``, in turns if the method would keep much."""
 
     def image(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-        size = _rows(problem, method)
-        return (
-            served(x, w, problem) if size is None else _by_rows(served, x, w, problem, size, orders)
-        )
+        rows, channels = _rows(problem, method), _channels(problem, method)
+        if rows is not None:
+            return _by_rows(served, x, w, problem, rows, orders)
+        if channels is not None:
+            return _by_channels(served, x, w, problem, channels, orders)
+        return served(x, w, problem)
 
     size = _images(problem, method)
     return image(x, w, problem) if size is None else _by_images(image, x, w, problem, size, orders)
@@ -84,6 +90,16 @@ def _rows(problem: Problem, method: str) -> int | None:
     inside = [_cut(problem, p, size) for p in (size, last)]
     even = all(before == after == 0 for _, _, before, after in inside)
     return size if all_of_them >= 4 * size and even else None
+
+
+def _channels(problem: Problem, method: str) -> int | None:
+    """How many channels of a depthwise kernel gradient a turn has, or None if all go at once."""
+    kept, channels = _kept(problem, method), problem.batch_groups
+    alone = channels == problem.batch == problem.out_channels
+    if problem.is_empty or not alone or channels <= LANES or kept <= MUCH:
+        return None
+    most = max(TURN * channels // kept // LANES, 1) * LANES
+    return min(most, channels)
 
 
 def _cut(problem: Problem, first: int, size: int) -> tuple[int, int, int, int]:
@@ -191,6 +207,23 @@ def _by_rows(
 
     y = lax.fori_loop(0, turns - 2, turn, y)
     return y.astype(problem.out_dtype) if adds else unbits(y, problem.out_dtype)
+
+
+def _by_channels(
+    served: _Served, x: jax.Array, w: jax.Array, problem: Problem, size: int, orders: Orders
+) -> jax.Array:
+    part = problem.replace(batch=size, batch_groups=size, out_channels=size)
+    axis = list(orders.y).index(problem.rank + 1)
+
+    def put(i: jax.Array, y: jax.Array) -> jax.Array:
+        # The last turn begins early, and computes some channels again.
+        c = jnp.minimum(i * size, problem.out_channels - size).astype(np.uint32)
+        some = served(take(x, c, size, orders.x[0]), take(w, c, size, orders.w[-1]), part)
+        return lax.dynamic_update_slice_in_dim(y, bits(some), c, axis)
+
+    y = bits(jnp.zeros(_shape(problem, orders), problem.out_dtype))
+    y = lax.fori_loop(0, -(-problem.out_channels // size), put, y)
+    return unbits(y, problem.out_dtype)
 
 
 def take(x: jax.Array, start: Any, size: int, axis: int) -> jax.Array:

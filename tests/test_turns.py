@@ -114,6 +114,47 @@ def test_rows_in_turns_change_no_result(name, method, layout, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("channels", [9, 8])
+@pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
+def test_channels_in_turns_change_no_result(layout, channels, monkeypatch):
+    monkeypatch.setattr(_turns, "LANES", 2)
+    monkeypatch.setattr(_turns, "MUCH", 0)
+    monkeypatch.setattr(_turns, "_kept", lambda problem, method: problem.batch_groups)
+    monkeypatch.setattr(_turns, "TURN", 4)
+    cut = []
+    by_channels = _turns._by_channels
+    monkeypatch.setattr(
+        _turns, "_by_channels", lambda *args: cut.append(args[4]) or by_channels(*args)
+    )
+    g = geometry("", (6, 5), (3, 2), channels=(channels,) * 2, groups=channels, pad=(1, 1), batch=1)
+    run, arrays = everything(g, "correlate", **layout)
+    got = jax.jit(run)(*arrays)
+    assert cut == [4]
+    for a, b in zip(got, jax.jit(everything(g, "xla", **layout)[0])(*arrays), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# Wide dilations, most of whose taps meet padding; some meet nothing else.
+WIDE = {
+    "wide": depthwise("", (7, 6), (3, 3), d=6, pad=(6, 6)),
+    "wider than the image": depthwise("", (5, 4), (3, 3), d=9, pad=(9, 9)),
+    "strided": depthwise("", (9, 8), (3, 2), d=5, s=(2, 3), pad=((7, 4), (5, 6))),
+    "causal": depthwise("", (9,), (4,), d=7, pad=(21, 0)),
+    "volume": depthwise("", (3, 4, 3), (2, 3, 1), d=(3, 4, 1), pad=((3, 0), (4, 4), (1, 2))),
+}
+
+
+@pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
+@pytest.mark.parametrize("name", WIDE)
+def test_an_image_that_would_be_mostly_padding_is_not_padded(name, layout):
+    run, arrays = everything(WIDE[name], "taps", **layout)
+    lowered = jax.jit(lambda *a: run(*a)[0]).lower(*arrays)
+    assert "stablehlo.pad" not in lowered.as_text()
+    expected = jax.jit(everything(WIDE[name], "xla", **layout)[0])(*arrays)
+    for got, want in zip(jax.jit(run)(*arrays), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("block", [1, 3000, 20_000, 60_000, 10**7])
 @pytest.mark.parametrize("name", ["groups", "groups, strided and dilated"])
 def test_blocks_of_any_size(name, block, monkeypatch):

@@ -36,6 +36,9 @@ LOOP, UNROLL = 16, 64
 # at every call, which takes longer than to compute it.
 BLOCK, WHOLE = 3 << 20, 16 << 20
 
+# How many times an image its padded one is, from which on a CPU pads none.
+PADDED = 2.5
+
 # Input channels a group up to which they are multiplied one by one. Beyond, matrix products pay.
 NARROW = 8
 
@@ -61,6 +64,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     first = problem.channels_first and _is_apart(problem) and conv.platform != "tpu"
     if first:
         x = jnp.moveaxis(x, -1, 1)
+    if conv.platform == "cpu" and _is_apart(problem) and _is_mostly_padding(problem):
+        return _without_padding(x, w, problem, axis=2 if first else 1)
     if any(lo or hi for lo, hi in problem.padding):
         pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding)]
         pads.insert(1 if first else len(pads), (0, 0, 0))
@@ -89,6 +94,50 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
 def _is_apart(problem: Problem) -> bool:
     """Whether each output channel is of an input channel of its own."""
     return problem.channels == problem.groups == problem.out_channels
+
+
+def _is_mostly_padding(problem: Problem) -> bool:
+    """Whether a padded image would be several times the image, as wide dilations make it."""
+    sizes = zip(problem.size, problem.padding, strict=True)
+    padded = math.prod(n + lo + hi for n, (lo, hi) in sizes)
+    return padded >= PADDED * math.prod(problem.size) and problem.taps <= LOOP
+
+
+def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) -> jax.Array:
+    """Each tap is added to those outputs alone for which it meets a sample, and not padding.
+
+    The spatial axes of x begin at ``axis``; channels are last, or second.
+    """
+    channels = 1 if axis == 2 else x.ndim - 1
+    shape = [*x.shape[:axis], *problem.positions, *x.shape[axis + problem.rank :]]
+    y = jnp.zeros(shape, x.dtype)
+    for tap in np.ndindex(problem.kernel):
+        start, first, stop, last = [0] * x.ndim, [0] * x.ndim, list(x.shape), list(shape)
+        steps = [1] * x.ndim
+        for i, (t, n, p, s, d, (lo, _)) in enumerate(
+            zip(
+                tap,
+                problem.size,
+                problem.positions,
+                problem.stride,
+                problem.dilation,
+                problem.padding,
+                strict=True,
+            ),
+            start=axis,
+        ):
+            # Output q meets sample s q + d t - lo.
+            first[i] = max(-((d * t - lo) // s), 0)
+            last[i] = min((n - 1 + lo - d * t) // s + 1, p)
+            start[i] = s * first[i] + d * t - lo
+            stop[i], steps[i] = start[i] + s * (last[i] - first[i] - 1) + 1, s
+        if all(begin < end for begin, end in zip(first, last, strict=True)):
+            part = lax.slice(x, start, stop, steps)
+            row = lax.broadcast_in_dim(w[tap].reshape(-1), part.shape, (channels,))
+            sums = lax.slice(y, first, last) + part * row
+            y = lax.dynamic_update_slice(y, sums, first)
+    y = y.astype(problem.out_dtype)
+    return jnp.moveaxis(y, 1, -1) if axis == 2 else y
 
 
 def _in_blocks(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
