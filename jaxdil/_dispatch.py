@@ -19,12 +19,21 @@ from jaxdil._methods import METHODS, Convolve, goes, load
 from jaxdil._problem import Problem
 from jaxdil._rules import RULES
 
-__all__ = ["check_pin", "choose", "convolve", "derived", "lowered", "may_stand"]
+__all__ = [
+    "check_pin",
+    "choose",
+    "convolve",
+    "derived",
+    "is_partitioned",
+    "lowered",
+    "may_stand",
+]
 
 _OR_AUTO = " or auto"
 
 # What the program is for that choices are made for: see `lowered`.
 _purpose: ContextVar[dict[str, bool]] = ContextVar("purpose")
+_ORDINARY = {"exported": False, "partitioned": False}
 
 
 def derived(pin: str) -> str:
@@ -84,9 +93,14 @@ def choose(
     return _rule(problem, platform)
 
 
+def is_partitioned() -> bool:
+    """Whether XLA will divide the program that is being lowered among devices."""
+    return _purpose.get(_ORDINARY)["partitioned"]
+
+
 def may_stand(method: str, platform: str | None) -> bool:
     """Whether a method may stand in the program that is being lowered."""
-    return goes(method, platform, **_purpose.get({"exported": False, "partitioned": False}))
+    return goes(method, platform, **_purpose.get(_ORDINARY))
 
 
 def _serves(method: str, problem: Problem, platform: str | None) -> bool:
@@ -138,4 +152,4 @@ def convolve(
         with jax.named_scope(f"jaxdil.{chosen}"):
             return convolve(x, w, problem, chosen, platform, around)
 
-    return load(method).apply(x, w, problem, Convolve(part, platform))
+    return load(method).apply(x, w, problem, Convolve(part, platform, is_partitioned()))

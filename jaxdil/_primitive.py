@@ -205,7 +205,9 @@ def _canonically(
     What is a reshape of x or w stays outside; at the entry of a function XLA may copy for it.
     """
     x_order, w_order, y_order = _layout.orders(numbers)
-    turns = platform == "cpu" and _turns.needed(problem, method)
+    # Where XLA divides the program, a loop over the batch would gather all of it.
+    whole = platform == "cpu" and not _dispatch.is_partitioned()
+    turns = whole and _turns.needed(problem, method)
     if not turns:  # which reshape what they cut out
         x, x_order = _reshaped(x, x_order)
         w, w_order = _reshaped(w, w_order)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from geometries import geometry, integers
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxdil
 from jaxdil import _turns
@@ -209,6 +211,19 @@ def test_turns_are_for_much_memory_alone():
     # A kernel gradient's turns do not overlap: what is added up is added up once.
     gradient = problem((144, 56, 56, 32), (56, 56), out_channels=144, groups=1, batch_groups=144)
     assert 32 % _turns._images(gradient, "correlate") == 0
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("name", ["depthwise", "groups"])
+def test_there_are_no_turns_where_xla_divides_the_batch(name):
+    g = CASES[name][0]._replace(x_shape=(8, *CASES[name][0].x_shape[1:]))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    conv = functools.partial(jaxdil.conv, **g.options, method="taps")
+    x, w = integers(0, g.x_shape), integers(1, g.w_shape)
+    placed = jax.device_put(x, NamedSharding(mesh, P("data")))
+    y = jax.jit(conv)(placed, jax.device_put(w, NamedSharding(mesh, P())))
+    assert y.sharding.shard_shape(y.shape)[0] == 1
+    np.testing.assert_array_equal(y, conv(x, w))
 
 
 def test_small_convolutions_have_no_loop():

@@ -30,6 +30,8 @@ class Convolve:
 
     part: Callable[[jax.Array, jax.Array, Problem], jax.Array]
     platform: str | None
+    partitioned: bool = False
+    """Whether XLA will divide the program; for a loop over the batch it would gather all of it."""
 
     def __call__(self, x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         """The convolution, by a method that is chosen for it."""

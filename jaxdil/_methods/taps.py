@@ -76,7 +76,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         if conv.platform != "tpu" or multiplied:
             x = lax.optimization_barrier(x)
     if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
-        return _in_blocks(x, w, problem)
+        block = None if conv.partitioned else _block(problem)
+        return _in_blocks(x, w, problem, block)
     most, y_shape = LOOP if multiplied else UNROLL, problem.y_shape
     if not first:
         y = _add(None, (), w, problem, most, functools.partial(_term, x, problem=problem), y_shape)
@@ -140,12 +141,13 @@ def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) ->
     return jnp.moveaxis(y, 1, -1) if axis == 2 else y
 
 
-def _in_blocks(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+def _in_blocks(
+    x: jax.Array, w: jax.Array, problem: Problem, block: tuple[int, int] | None
+) -> jax.Array:
     """Matrix products of groups on a CPU, some rows of outputs at a time if they are many."""
-    images, rows = _block(problem)
-    if images * rows == problem.batch * math.prod(problem.positions[:1]):
+    if block is None:
         return _products(x, w, problem.replace(size=x.shape[1:-1], padding=_none(problem)))
-    step = problem.stride[0]
+    (images, rows), step = block, problem.stride[0]
     height = step * (rows - 1) + _geometry.dilated_size(problem.kernel[0], problem.dilation[0])
     part = problem.replace(batch=images, size=(height, *x.shape[2:-1]), padding=_none(problem))
     down = -(-problem.positions[0] // rows)
@@ -188,15 +190,15 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     return y.reshape(problem.y_shape)
 
 
-def _block(problem: Problem) -> tuple[int, int]:
-    """Images, and rows of their outputs, that are computed together."""
+def _block(problem: Problem) -> tuple[int, int] | None:
+    """Images, and rows of their outputs, that are computed together; or None if all are."""
     if not problem.rank:
-        return problem.batch, 1
+        return None
     down, *along = problem.positions
     size = np.dtype(problem.sum_dtype).itemsize * problem.out_channels * math.prod(along)
     row = size * min(problem.taps, UNROLL)
     if row * problem.batch * down <= WHOLE:
-        return problem.batch, down
+        return None
     most = max(BLOCK // row, 1)
     if most >= down:
         return _share(problem.batch, most // down), down
