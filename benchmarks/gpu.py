@@ -1,6 +1,6 @@
 """Measure layers on a GPU: compiled side by side, then timed by the GPU's own clock.
 
-A call of a convolution that a GPU does in 20 us takes a Python program three times that, whoever
+A call of a convolution that a GPU does in 20 us takes a Python program several times that, whoever
 calls. So what counts here is how long the GPU is busy: the profiler (CUPTI, roctracer) has start
 and end of each kernel. Before every call all of the cache is overwritten, by a kernel whose name
 tells where the call begins in the profile.

@@ -888,7 +888,7 @@ def test_a_file_can_be_read_by_people(tmp_path):
     table = everything()
     table.save(path)
     told = json.loads(path.read_text())
-    assert (told["format"], told["version"]) == ("jaxdil table", 1)
+    assert (told["format"], told["version"]) == ("jaxdil table", 2)
     heads = [tuple(d[n] for n in ("platform", "device", "jax", "jaxlib")) for d in told["devices"]]
     assert heads == sorted(heads)
     assert (*HERE, "9.9.9", "9.9.8") in heads
@@ -912,11 +912,11 @@ def edited(tmp_path, edit):
 
 EDITS = {
     "another format": (lambda t, c: t.update(format="other"), 'its "format" is not "jaxdil table"'),
-    "a newer version": (
-        lambda t, c: t.update(version=2),
-        "the version of the format must be 1, got 2\n  Another release of jaxdil wrote it.",
+    "an older version": (
+        lambda t, c: t.update(version=1),
+        "the version of the format must be 2, got 1\n  Another release of jaxdil wrote it.",
     ),
-    "no version": (lambda t, c: t.pop("version"), "must be 1, got None"),
+    "no version": (lambda t, c: t.pop("version"), "must be 2, got None"),
     "no devices": (lambda t, c: t.pop("devices"), "an entry cannot be read (KeyError: 'devices')"),
     "unknown method": (
         lambda t, c: c["milliseconds"].update(winograd=1.0),

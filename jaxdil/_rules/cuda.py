@@ -77,7 +77,7 @@ def _depthwise(problem: Problem, rule: _Rule, *, dilated: bool) -> Iterator[tupl
     """Groups of one channel, or to one."""
     few = math.prod(problem.y_shape) < FULL and problem.out_channels > problem.groups
     yield few and not dilated, rule(4, "taps", "several outputs a channel, few in all")
-    # XLA makes one loop of the sum and of what brings channels last.
+    # XLA makes one loop of the sum; for a kernel channels would be moved, and moved back.
     first = problem.channels_first and problem.taps <= 9 and not dilated
     yield first, rule(4, "taps", "depthwise, channels first: one loop")
     # Rows of x that are pieces of 16 bytes, which is what a thread loads at a time.

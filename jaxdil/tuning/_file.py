@@ -18,7 +18,7 @@ from jaxdil.tuning._entry import Key, Times
 
 __all__ = ["check_times", "dumps", "loads"]
 
-FORMAT, VERSION = "jaxdil table", 1
+FORMAT, VERSION = "jaxdil table", 2
 
 _DTYPES = ("x_dtype", "w_dtype", "out_dtype")
 
