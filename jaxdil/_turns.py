@@ -128,7 +128,8 @@ def _kept(problem: Problem, method: str) -> int:
     first, taps = problem.kernel[:1], math.prod(problem.positions)
     match method:
         case "taps":
-            return x
+            # Matrix products of groups want them first, in what they read and in what they give.
+            return 2 * x + y if problem.groups > 1 and problem.group_channels > 8 else x
         case "slabs":
             return x + math.prod(first) * y
         case "planes":

@@ -159,7 +159,9 @@ def test_a_masked_tap_has_no_gradient():
 
 def test_out_sharding():
     """What is explicitly sharded stays so, through the padding and the bias."""
-    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    mesh = jax.make_mesh(
+        (8,), ("d",), devices=jax.devices("cpu"), axis_types=(jax.sharding.AxisType.Explicit,)
+    )
     spec = jax.sharding.PartitionSpec
     with jax.set_mesh(mesh):
         x = jax.device_put(integers(0, (8, 6, 2)), spec("d"))

@@ -244,7 +244,10 @@ def test_bytes_and_shapes():
 
 
 # Without those that need a dilated input, a second axis, windows side by side or groups.
-PARTICULAR = ("phases", "cudnn", "slabs", "patches", "expand", "pallas_tpu", "pallas_gpu")
+PARTICULAR = (
+    *("phases", "cudnn", "slabs", "patches", "expand", "split"),
+    *("pallas_tpu", "pallas_gpu"),
+)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in PARTICULAR])

@@ -164,6 +164,7 @@ SERVED = {
     "columns": (34, 29, 42),
     "patches": (7, 7, 3),
     "expand": (10, 10, 10),
+    "split": (10, 10, 10),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
     "cudnn": (30, 21, 23),
@@ -721,3 +722,32 @@ def test_random_geometries_by_choice(cases):
 @given(cases=st.lists(geometries(rank=2), min_size=6, max_size=6))
 def test_random_geometries_by_choice_in_two_axes(cases):
     assert_random(cases, "auto")
+
+
+# --- groups on a CPU ------------------------------------------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "methods"),
+    [
+        ((2, 12, 12, 64), (3, 3, 32, 64), ("split", "split", "split")),
+        ((2, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "correlate")),
+        ((16, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "split")),
+        ((2, 12, 12, 64), (3, 3, 4, 64), ("taps", "taps", "correlate")),
+        ((2, 12, 12, 64), (5, 5, 4, 64), ("split", "split", "correlate")),
+        ((2, 12, 12, 64), (1, 1, 32, 64), ("taps", "taps", "correlate")),
+        ((2, 4, 4, 64), (5, 5, 16, 64), ("taps", "taps", "split")),
+    ],
+)
+def test_groups_go_by_their_width(x, w, methods):
+    conv = functools.partial(jaxdil.conv, groups=None)
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    assert tuple(row.method for row in jaxdil.explain(conv, platform="cpu")(*like)) == methods
+
+
+@pytest.mark.parametrize("groups", [2, 16])
+def test_split_compiles_one_convolution_for_all_groups(groups):
+    x, w = np.ones((1, 8, 8, 160), np.float32), np.ones((3, 3, 160 // groups, 160), np.float32)
+    fn = functools.partial(jaxdil.conv, groups=groups, method="split")
+    assert jax.jit(fn).lower(x, w).as_text().count("stablehlo.convolution") == 1

@@ -63,7 +63,7 @@ def test_what_is_left_to_lax_is_not_touched():
 
 
 def test_a_sharded_batch_stays_sharded():
-    mesh = jax.make_mesh((8,), ("d",))
+    mesh = jax.make_mesh((8,), ("d",), devices=jax.devices("cpu"))
     x = jax.device_put(X, NamedSharding(mesh, P("d")))
     w = jax.device_put(W, NamedSharding(mesh, P()))
     fn = jax.jit(jaxdil.accelerate(depthwise))

@@ -332,6 +332,7 @@ SERVED = {
     "slabs": "unequal axes",
     "patches": "patches",
     "expand": "groups",
+    "split": "groups",
 }
 
 
@@ -512,7 +513,7 @@ def many(g):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 @every_subject
 def test_batch_sharded_under_jit(g, kind):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    mesh = jax.make_mesh((8,), ("data",), devices=jax.devices("cpu"), axis_types=(kind,))
     x, w = many(g)
     with jax.set_mesh(mesh):
         placed = (
@@ -529,7 +530,7 @@ def test_batch_sharded_under_jit(g, kind):
 
 @every_subject
 def test_batch_sharded_under_shard_map(g):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("data",), devices=jax.devices("cpu"), axis_types=(AxisType.Auto,))
     x, w = many(g)
 
     def run(conv):

@@ -76,7 +76,9 @@ def test_vmap_over_every_operand():
 
 def test_over_a_mesh():
     """Sequences on a device each, the kernel on both: its gradient is the sum over them."""
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh(
+        (2,), ("rows",), devices=jax.devices("cpu")[:2], axis_types=(jax.sharding.AxisType.Auto,)
+    )
     over = jax.shard_map(
         packed, mesh=mesh, in_specs=(P("rows"), P(), P("rows")), out_specs=P("rows")
     )
@@ -89,7 +91,12 @@ def test_over_a_mesh():
 
 
 def test_where_the_types_say_how_arrays_are_sharded():
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    mesh = jax.make_mesh(
+        (2,),
+        ("rows",),
+        devices=jax.devices("cpu")[:2],
+        axis_types=(jax.sharding.AxisType.Explicit,),
+    )
     x, ids = (jax.device_put(a, NamedSharding(mesh, P("rows"))) for a in (X, IDS))
     got = jax.jit(packed)(x, jax.device_put(W, NamedSharding(mesh, P())), ids)
     np.testing.assert_array_equal(got, packed(X, W))

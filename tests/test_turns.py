@@ -1,4 +1,4 @@
-"""On a CPU a batch goes in turns, products in blocks, where all at once would need much memory."""
+"""On a CPU a batch goes in turns where all at once would need much memory."""
 
 import functools
 
@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 
 import jaxdil
 from jaxdil import _turns
-from jaxdil._methods import load
 from jaxdil._problem import Problem
 
 pytestmark = pytest.mark.core
@@ -62,19 +61,16 @@ def everything(g, method, dtype=jnp.float32, **layout):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Room for two of five images in a turn, and for a few rows of products."""
+    """Room for two of five images in a turn."""
     monkeypatch.setattr(_turns, "MUCH", 0)
     monkeypatch.setattr(_turns, "_kept", lambda problem, method: 5 * (method != "xla"))
     monkeypatch.setattr(_turns, "TURN", 2)
-    taps = load("taps")
-    monkeypatch.setattr(taps, "WHOLE", 0)
-    monkeypatch.setattr(taps, "BLOCK", 20_000)
 
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
 @pytest.mark.parametrize(("name", "method"), [(n, m) for n, (_, ms) in CASES.items() for m in ms])
-def test_turns_and_blocks_change_no_result(name, method, layout):
+def test_turns_change_no_result(name, method, layout):
     g = CASES[name][0]
     run, arrays = everything(g, method, **layout)
     lowered = jax.jit(run).lower(*arrays)
@@ -157,18 +153,6 @@ def test_an_image_that_would_be_mostly_padding_is_not_padded(name, layout):
         np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("block", [1, 3000, 20_000, 60_000, 10**7])
-@pytest.mark.parametrize("name", ["groups", "groups, strided and dilated"])
-def test_blocks_of_any_size(name, block, monkeypatch):
-    taps = load("taps")
-    monkeypatch.setattr(taps, "WHOLE", 0)
-    monkeypatch.setattr(taps, "BLOCK", block)
-    _, (x, w, _) = everything(CASES[name][0], "taps")
-    conv = functools.partial(jaxdil.conv, **CASES[name][0].options)
-    got = jax.jit(functools.partial(conv, method="taps"))(x, w)
-    np.testing.assert_array_equal(got, conv(x, w, method="xla"))
-
-
 @pytest.mark.usefixtures("little_memory")
 def test_a_kernel_gradient_adds_up_its_turns_in_single_precision():
     g = geometry("", (64, 8), (1, 2), channels=(4, 4), groups=4, batch=5)
@@ -214,20 +198,24 @@ def test_turns_are_for_much_memory_alone():
 
 
 @pytest.mark.usefixtures("little_memory")
-@pytest.mark.parametrize("name", ["depthwise", "groups"])
-def test_there_are_no_turns_where_xla_divides_the_batch(name):
+@pytest.mark.parametrize(
+    ("name", "method"), [("depthwise", "taps"), ("groups", "taps"), ("groups", "split")]
+)
+def test_there_are_no_turns_where_xla_divides_the_batch(name, method):
     g = CASES[name][0]._replace(x_shape=(8, *CASES[name][0].x_shape[1:]))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    conv = functools.partial(jaxdil.conv, **g.options, method="taps")
+    mesh = jax.make_mesh((8,), ("data",), devices=jax.devices("cpu"), axis_types=(AxisType.Auto,))
+    conv = functools.partial(jaxdil.conv, **g.options, method=method)
     x, w = integers(0, g.x_shape), integers(1, g.w_shape)
     placed = jax.device_put(x, NamedSharding(mesh, P("data")))
-    y = jax.jit(conv)(placed, jax.device_put(w, NamedSharding(mesh, P())))
+    compiled = jax.jit(conv).lower(placed, jax.device_put(w, NamedSharding(mesh, P()))).compile()
+    assert "all-gather" not in compiled.as_text()
+    y = compiled(placed, jax.device_put(w, NamedSharding(mesh, P())))
     assert y.sharding.shard_shape(y.shape)[0] == 1
     np.testing.assert_array_equal(y, conv(x, w))
 
 
 def test_small_convolutions_have_no_loop():
-    grouped = functools.partial(jaxdil.conv, groups=2)
+    grouped = functools.partial(jaxdil.conv, groups=2, method="taps")
     for fn, x, w in (
         (grouped, (4, 14, 14, 64), (3, 3, 32, 64)),
         (functools.partial(jaxdil.conv, groups=64), (4, 14, 14, 64), (3, 3, 1, 64)),

@@ -51,6 +51,7 @@ class Method(Protocol):
 
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
+    "split",
     "space_to_batch",
     "cudnn",
     "pallas_tpu",

@@ -18,10 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdil import _geometry
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
-from jaxdil._turns import bits, unbits
 
 __all__ = ["apply", "supports"]
 
@@ -30,11 +28,6 @@ __all__ = ["apply", "supports"]
 # takes long to compile and spills every register. 5x5 depthwise is level or faster in a loop, 3x3
 # is not.
 LOOP, UNROLL = 16, 64
-
-# Bytes of products that are added up at once: of a block of outputs, and of all where they are not
-# many. A larger array is not left in the caches, and the operating system hands out its pages anew
-# at every call, which takes longer than to compute it.
-BLOCK, WHOLE = 3 << 20, 16 << 20
 
 # How many times an image its padded one is, from which on a CPU pads none.
 PADDED = 2.5
@@ -76,8 +69,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         if conv.platform != "tpu" or multiplied:
             x = lax.optimization_barrier(x)
     if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
-        block = None if conv.partitioned else _block(problem)
-        return _in_blocks(x, w, problem, block)
+        return _products(x, w, problem)
     most, y_shape = LOOP if multiplied else UNROLL, problem.y_shape
     if not first:
         y = _add(None, (), w, problem, most, functools.partial(_term, x, problem=problem), y_shape)
@@ -141,36 +133,6 @@ def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) ->
     return jnp.moveaxis(y, 1, -1) if axis == 2 else y
 
 
-def _in_blocks(
-    x: jax.Array, w: jax.Array, problem: Problem, block: tuple[int, int] | None
-) -> jax.Array:
-    """Matrix products of groups on a CPU, some rows of outputs at a time if they are many."""
-    if block is None:
-        return _products(x, w, problem.replace(size=x.shape[1:-1], padding=_none(problem)))
-    (images, rows), step = block, problem.stride[0]
-    height = step * (rows - 1) + _geometry.dilated_size(problem.kernel[0], problem.dilation[0])
-    part = problem.replace(batch=images, size=(height, *x.shape[2:-1]), padding=_none(problem))
-    down = -(-problem.positions[0] // rows)
-
-    def add_block(i: jax.Array, y: jax.Array) -> jax.Array:
-        # The last block of an axis begins early, and computes some outputs again.
-        n = jnp.minimum(i // down * images, problem.batch - images).astype(np.uint32)
-        r = jnp.minimum(i % down * rows, problem.positions[0] - rows).astype(np.uint32)
-        others = (np.uint32(0),) * (x.ndim - 2)
-        shape = (images, height, *x.shape[2:])
-        window = lax.dynamic_slice(bits(x), (n, r * np.uint32(step), *others), shape)
-        window = unbits(window, x.dtype)
-        return lax.dynamic_update_slice(y, bits(_products(window, w, part)), (n, r, *others))
-
-    y = bits(jnp.zeros(problem.y_shape, problem.out_dtype))
-    y = lax.fori_loop(0, down * -(-problem.batch // images), add_block, y)
-    return unbits(y, problem.out_dtype)
-
-
-def _none(problem: Problem) -> tuple[tuple[int, int], ...]:
-    return ((0, 0),) * problem.rank
-
-
 def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """A matrix product a group and tap, of x (N, *S, C) that is padded; groups come first."""
     groups, inner = problem.groups, problem.group_channels
@@ -188,26 +150,6 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     y = _add(None, (), w, problem, UNROLL, term, y_shape)
     y = jnp.moveaxis(y.astype(problem.out_dtype), 0, 1)
     return y.reshape(problem.y_shape)
-
-
-def _block(problem: Problem) -> tuple[int, int] | None:
-    """Images, and rows of their outputs, that are computed together; or None if all are."""
-    if not problem.rank:
-        return None
-    down, *along = problem.positions
-    size = np.dtype(problem.sum_dtype).itemsize * problem.out_channels * math.prod(along)
-    row = size * min(problem.taps, UNROLL)
-    if row * problem.batch * down <= WHOLE:
-        return None
-    most = max(BLOCK // row, 1)
-    if most >= down:
-        return _share(problem.batch, most // down), down
-    return 1, _share(down, most)
-
-
-def _share(n: int, most: int) -> int:
-    """The largest of as few and as equal shares of ``n`` as are no larger than ``most``."""
-    return -(-n // -(-n // most))
 
 
 def _add(

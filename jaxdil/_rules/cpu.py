@@ -31,8 +31,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     def rule(number: int, method: str, what: str) -> Choice:
         return Choice(method, f"rule C{number}: {what}")
 
-    few = problem.taps <= 128
-    yield problem.batch_groups > 1, rule(1, "correlate", "kernel gradient of groups")
+    if problem.batch_groups > 1:
+        what = "kernel gradient of groups"
+        yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
+        yield True, rule(1, "correlate", what)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     what = "kernel gradient of a transposed convolution"
     yield window and dilated and wide, rule(2, "phases", what)
@@ -40,11 +42,16 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
-    yield not dense and inner <= 8, rule(5, "taps", "depthwise or narrow groups")
-    # Beyond that lax goes through its kernel for one group after the other.
-    several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or inner >= 32
+    narrow = inner <= 8 and (inner < 4 or problem.taps < 25 or window)
+    yield not dense and narrow, rule(5, "taps", "depthwise or narrow groups")
+    # lax goes through its kernel for one group after the other, and its fast one serves one group.
+    apart = not window and problem.taps > 1 and (single or inner >= 32)
+    yield not dense and apart, rule(5, "split", "groups, one by one")
+    enough = inner >= (16 if problem.groups >= 4 else 32)
+    several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or enough
     wide = (single or inner >= 64) and (problem.rank > 1 or problem.taps <= 16)
     yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
+    few = problem.taps <= 128
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
@@ -65,3 +72,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _is_wide(problem: Problem) -> bool:
+    """Whether the groups of a kernel gradient have work enough for a convolution each.
+
+    Its taps are the positions here, its batch the channels.
+    """
+    taps, groups = math.prod(problem.positions), problem.batch_groups
+    narrower = min(problem.batch, problem.out_channels) // groups
+    much = taps >= 25 or problem.channels >= 16
+    return 1 < taps <= 64 and narrower >= (16 if much else 32)
