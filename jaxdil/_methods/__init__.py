@@ -52,6 +52,7 @@ class Method(Protocol):
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
     "split",
+    "exchange",
     "space_to_batch",
     "cudnn",
     "pallas_tpu",

@@ -9,14 +9,8 @@ Where the kernel is dilated XLA, once it has padded, forgets that; a kernel of 2
 becomes one of 513. So the padding is written down as an array of its own.
 
 A dilated input. A transposed convolution is the adjoint of one of stride a, and cuDNN has a kernel
-for each gradient of that one. XLA calls them for what looks like the gradients of lax: the input
-gradient reverses its kernel, so this reverses it twice, once as data and once in the program. The
-kernel gradient, a window as large as an image, has x and w exchanged,
-
-    y[b, t, o] = sum_{n, p} x~[b, (s t + p - lo) / a, n] w[p, n, o]
-               = sum_{n, j} w[a j - s t + lo, n, o] x[b, j, n]
-
-a kernel gradient of stride a, along a reversed t, whose image is w.
+for its input gradient. XLA calls it for what looks like that of lax, which reverses its kernel, so
+this reverses it twice, once as data and once in the program. The kernel gradient is `exchange`'s.
 """
 
 from __future__ import annotations
@@ -27,8 +21,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdil import _geometry
-from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
 from jaxdil._plain import canonical
 from jaxdil._problem import Problem
@@ -52,11 +44,13 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "cudnn: the input is dilated and channels are split into groups"
     if any(d != 1 for d in problem.dilation):
         return "cudnn: the kernel is dilated as well as the input"
+    if problem.taps > math.prod(problem.positions):
+        return "cudnn: a window larger than the output; 'exchange' serves it"
     return None
 
 
-def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    """Padded evenly, or beforehand; else with x and w exchanged, or as an input gradient."""
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001
+    """Padded evenly, or beforehand; else as an input gradient."""
     if all(a == 1 for a in problem.input_dilation):
         if all(d == 1 for d in problem.dilation):
             return _evenly(x, w, problem)
@@ -65,8 +59,6 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), pads))
         padded = problem.replace(size=x.shape[1:-1], padding=((0, 0),) * problem.rank)
         return canonical(x, w, padded)
-    if problem.taps > math.prod(problem.positions):
-        return _exchanged(x, w, problem, conv)
     spatial = tuple(range(problem.rank))
     # Without the barrier the two would cancel.
     w = lax.rev(lax.optimization_barrier(lax.rev(w, spatial)), spatial)
@@ -86,43 +78,3 @@ def _evenly(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     for axis, (start, p) in enumerate(zip(starts, problem.positions, strict=True), start=1):
         y = lax.slice_in_dim(y, start, start + p, axis=axis)
     return y
-
-
-def _exchanged(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    rank, last = problem.rank, problem.rank + 1
-    padding = []
-    for axis, (n, k, p, s, a, (lo, _)) in enumerate(
-        zip(
-            problem.size,
-            problem.kernel,
-            problem.positions,
-            problem.stride,
-            problem.input_dilation,
-            problem.padding,
-            strict=True,
-        )
-    ):
-        low = s * (p - 1) - lo
-        high = s * (p - 1) + _geometry.dilated_size(n, a) - k - low
-        start, stop, *pads = _geometry.crop_negative(k, 1, low, high)
-        w = lax.slice_in_dim(w, start, stop, axis=axis)
-        padding.append(tuple(pads))
-    # (*P, N, O) as an image (O, *P, N), and (B, *S, N) as a kernel (*S, N, B).
-    image = transpose(w, (last, *range(rank), rank))
-    kernel = transpose(x, (*range(1, last + 1), 0))
-    y = conv(
-        image,
-        kernel,
-        problem.replace(
-            batch=problem.out_channels,
-            size=image.shape[1:last],
-            kernel=problem.size,
-            out_channels=problem.batch,
-            padding=tuple(padding),
-            input_dilation=(1,) * rank,
-            dilation=problem.input_dilation,
-            x_dtype=problem.w_dtype,
-            w_dtype=problem.x_dtype,
-        ),
-    )
-    return transpose(lax.rev(y, tuple(range(1, last))), (last, *range(1, last), 0))

@@ -36,8 +36,15 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
         yield True, rule(1, "correlate", what)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
+    spread = list(zip(problem.positions, problem.input_dilation, strict=True))
+    even = all(k % a == 0 for k, a in spread)
+    tiles = all(k == a for k, a in spread) or math.prod(problem.input_dilation) >= 64
     what = "kernel gradient of a transposed convolution"
-    yield window and dilated and wide, rule(2, "phases", what)
+    yield (
+        window and dilated and wide and even and (problem.rank == 1 or tiles),
+        rule(2, "phases", what),
+    )
+    yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
@@ -51,7 +58,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or enough
     wide = (single or inner >= 64) and (problem.rank > 1 or problem.taps <= 16)
     yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
-    few = problem.taps <= 128
+    few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32

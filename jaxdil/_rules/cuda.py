@@ -69,7 +69,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     close = all(k <= a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close and not window
     yield far, rule(8, "phases", "samples far apart, one to an output: a matrix product")
-    yield dilated and window, rule(9, "cudnn", "kernel gradient of a transposed convolution")
+    yield dilated and window, rule(9, "exchange", "kernel gradient of a transposed convolution")
     yield dilated and not strided, rule(9, "cudnn", "transposed: no zeros are inserted")
 
 

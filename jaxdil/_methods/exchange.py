@@ -1,0 +1,79 @@
+"""A convolution of a dilated input, with x and w exchanged: then it is the kernel that is dilated.
+
+    y[b, t, o] = sum_{n, p} x~[b, (s t + p - lo) / a, n] w[p, n, o]
+               = sum_{n, j} w[a j - s t + lo, n, o] x[b, j, n]
+
+The kernel gradient of a transposed convolution has a dilated input and a window as large as an
+image. That of an ordinary convolution of stride a is the same with the roles of input and cotangent
+exchanged, along a reversed t; and for those libraries have kernels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+from jax import lax
+
+from jaxdil import _geometry
+from jaxdil._layout import transpose
+from jaxdil._methods import Convolve
+from jaxdil._problem import Problem
+
+__all__ = ["apply", "supports"]
+
+
+def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
+    """Needs a dilated input, a window larger than the output, and one group."""
+    if problem.is_empty:
+        return "exchange: nothing to compute"
+    if all(a == 1 for a in problem.input_dilation):
+        return "exchange: the input is not dilated"
+    if problem.taps <= math.prod(problem.positions):
+        return "exchange: a window no larger than the output; 'phases' serves it"
+    if problem.groups != 1 or problem.batch_groups != 1:
+        return "exchange: channels or batch are split into groups"
+    if any(d != 1 for d in problem.dilation):
+        return "exchange: the kernel is dilated as well as the input"
+    return None
+
+
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """With w as the image, and x as its dilated kernel."""
+    rank, last = problem.rank, problem.rank + 1
+    padding = []
+    for axis, (n, k, p, s, a, (lo, _)) in enumerate(
+        zip(
+            problem.size,
+            problem.kernel,
+            problem.positions,
+            problem.stride,
+            problem.input_dilation,
+            problem.padding,
+            strict=True,
+        )
+    ):
+        low = s * (p - 1) - lo
+        high = s * (p - 1) + _geometry.dilated_size(n, a) - k - low
+        start, stop, *pads = _geometry.crop_negative(k, 1, low, high)
+        w = lax.slice_in_dim(w, start, stop, axis=axis)
+        padding.append(tuple(pads))
+    # (*P, N, O) as an image (O, *P, N), and (B, *S, N) as a kernel (*S, N, B).
+    image = transpose(w, (last, *range(rank), rank))
+    kernel = transpose(x, (*range(1, last + 1), 0))
+    y = conv(
+        image,
+        kernel,
+        problem.replace(
+            batch=problem.out_channels,
+            size=image.shape[1:last],
+            kernel=problem.size,
+            out_channels=problem.batch,
+            padding=tuple(padding),
+            input_dilation=(1,) * rank,
+            dilation=problem.input_dilation,
+            x_dtype=problem.w_dtype,
+            w_dtype=problem.x_dtype,
+        ),
+    )
+    return transpose(lax.rev(y, tuple(range(1, last))), (last, *range(1, last), 0))
