@@ -4,6 +4,7 @@
 
 One multiply-add a tap where the kernel is depthwise or its groups are narrow, one matrix product a
 tap otherwise. No patch is ever written: the compiler makes one vectorised loop of a depthwise sum.
+A TPU is given zeros between the samples of a dilated input, which its matrix unit does not mind.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ PADDED = 2.5
 NARROW = 8
 
 
-def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs something to sum, an input without inserted zeros and a batch that is not split."""
+def supports(problem: Problem, platform: str | None) -> str | None:
+    """Needs something to sum, no zeros inserted (but on a TPU), and a batch that is not split."""
     if problem.is_empty:
         return "taps: nothing to compute"
-    if any(a != 1 for a in problem.input_dilation):
+    zeros = platform == "tpu" and problem.groups == 1
+    if any(a != 1 for a in problem.input_dilation) and not zeros:
         return "taps: the input is dilated, most taps would meet inserted zeros; 'phases' serves it"
     if problem.batch_groups != 1:
         return "taps: the batch is split into groups; 'correlate' serves it"
@@ -66,8 +68,10 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         x = jnp.moveaxis(x, -1, 1)
     if conv.platform == "cpu" and _is_apart(problem) and _is_mostly_padding(problem):
         return _without_padding(x, w, problem, axis=2 if first else 1)
-    if any(lo or hi for lo, hi in problem.padding):
-        pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding)]
+    apart = max(problem.input_dilation, default=1) > 1
+    if apart or any(lo or hi for lo, hi in problem.padding):
+        pairs = zip(problem.padding, problem.input_dilation, strict=True)
+        pads = [(0, 0, 0), *((lo, hi, a - 1) for (lo, hi), a in pairs)]
         pads.insert(1 if first else len(pads), (0, 0, 0))
         x = lax.pad(x, jnp.zeros((), x.dtype), pads)
         # Left alone, XLA fuses the padding into the loop as a comparison and a select per load. On
