@@ -561,6 +561,16 @@ def test_what_a_method_does_on_a_tpu_alone_is_right(method):
     assert any(kinds[method](BY_NAME[name]) for name in parts)
 
 
+def test_taps_of_one_axis_are_a_line_on_a_tpu():
+    g = geometry("line", (8, 3, 5), (3, 1, 1), d=(2, 1, 1), pad=((1, 2), (0, 0), (0, 0)))
+    conv = Convolve(lambda x, w, p: load("xla").apply(x, w, p, conv), "tpu")
+    x, w, _ = operands(g, np.float32)
+    run = functools.partial(load("taps").apply, problem=problem(g), conv=conv)
+    products = [e for e in jax.make_jaxpr(run)(x, w).eqns if e.primitive is lax.dot_general_p]
+    assert [e.invars[0].aval.shape for e in products] == [(30, 7, 2)] * 3
+    judge(run(x, w), "forward", g, np.float32)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_groups_stay_apart_on_a_tpu(value):
     """Where outputs, and not samples, say that something is not finite."""

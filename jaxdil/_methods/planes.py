@@ -131,7 +131,6 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     pads = [(0, 0, 0), *((lo, hi, 0) for _, _, (lo, hi) in axes), (0, 0, 0), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), pads)
     batch = problem.batch * math.prod(counts)
-    nothing = jnp.zeros(w.shape[lead:], w.dtype)
     images, kernels = [], []
     for reads in itertools.product(*(each for each, _, _ in axes)):
         start = [0, *(read.start for read in reads), 0, 0]
@@ -141,12 +140,12 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         part = lax.slice(x, start, stop, (1, *(read.step for read in reads), 1, 1))
         # Before they are put together: so the compiler may lay the batch into lanes.
         images.append(part.reshape(batch, length, problem.channels))
-        every = [
-            w[tap] if all(0 <= t < k for t, k in zip(tap, w.shape, strict=False)) else nothing
-            for tap in itertools.product(*(read.taps for read in reads))
-        ]
-        kernels.append(lax.concatenate(every, 2))
-    x, w = lax.concatenate(images, 2), lax.concatenate(kernels, 1)
+        kernels.append(_kernel(w, [read.taps for read in reads]))
+    x = lax.concatenate(images, 2)
+    if math.prod(phases) == 1:
+        w = jnp.moveaxis(w, lead, 0).reshape(w.shape[lead], x.shape[-1], outer)
+    else:
+        w = lax.concatenate(kernels, 1)
     rows = problem.replace(
         batch=batch,
         size=(length,),
@@ -167,3 +166,14 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     merged = (n * a for n, a in zip(counts, phases, strict=True))
     y = y.reshape(problem.batch, *merged, *y.shape[-2:])
     return lax.slice(y, (0,) * y.ndim, problem.y_shape)
+
+
+def _kernel(w: jax.Array, taps: list[list[int]]) -> jax.Array:
+    """The taps of all phases of the leading axes, as output channels; none where w has none."""
+    lead = len(taps)
+    nothing = jnp.zeros(w.shape[lead:], w.dtype)
+    every = [
+        w[tap] if all(0 <= t < k for t, k in zip(tap, w.shape[:lead], strict=True)) else nothing
+        for tap in itertools.product(*taps)
+    ]
+    return lax.concatenate(every, 2)

@@ -58,6 +58,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """The sum over taps, chunk by chunk where there are many."""
+    if conv.platform == "tpu" and _is_line(problem):
+        return _line(x, w, problem, conv)
     multiplied = _by_multiplication(problem)
     if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
@@ -94,6 +96,30 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     y_shape = (y_shape[0], y_shape[-1], *y_shape[1:-1])
     y = _add(None, (), w, problem, most, term, y_shape).astype(problem.out_dtype)
     return jnp.moveaxis(y, 1, -1)
+
+
+def _is_line(problem: Problem) -> bool:
+    """Whether there are taps of the first axis alone, which a TPU would lay out as the last."""
+    if problem.rank < 3 or problem.groups != 1 or problem.size[0] % 8 or problem.size[-1] % 8 == 0:
+        return False
+    fields = (problem.kernel, problem.stride, problem.padding, problem.input_dilation)
+    return all(each == (1, 1, (0, 0), 1) for each in list(zip(*fields, strict=True))[1:])
+
+
+def _line(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """In 1-D, all other axes being the batch."""
+    x = jnp.moveaxis(x, 1, -2)
+    line = problem.replace(
+        batch=math.prod(x.shape[:-2]),
+        size=problem.size[:1],
+        kernel=problem.kernel[:1],
+        stride=problem.stride[:1],
+        padding=problem.padding[:1],
+        input_dilation=problem.input_dilation[:1],
+        dilation=problem.dilation[:1],
+    )
+    y = apply(x.reshape(line.x_shape), w.reshape(line.w_shape), line, conv)
+    return jnp.moveaxis(y.reshape(*x.shape[:-2], *y.shape[1:]), -2, 1)
 
 
 def _is_apart(problem: Problem) -> bool:

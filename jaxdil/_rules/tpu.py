@@ -85,8 +85,21 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     zeros = zeros and enough >= max(inner, outer)
     narrow = problem.rank == 1 and max(inner, outer) <= 128
     zeros = zeros and (narrow or (problem.rank in (1, 2) and problem.batch < 8))
+    zeros = zeros and (problem.rank == 1 or outer > 4)
     joined = apart and (outer <= 4 or (large and (problem.channels_first or not zeros)))
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
+    # Phases as channels: of few channels, or of many phases.
+    plane = dilated and usual and problem.rank == 2 and not apart
+    thin = outer <= 4 and min(problem.positions, default=1) >= 64 and problem.batch <= 16
+    far = (
+        min(problem.input_dilation, default=1) >= 4
+        and max(inner, outer) <= 64
+        and problem.batch <= 8
+    )
+    yield plane and (thin or far), rule(5, "planes", "2-D, phases as channels")
+    volumes = dilated and usual and problem.rank == 3 and problem.batch < 8 and outer > 4
+    volumes = volumes and min(problem.input_dilation[:2]) > 1
+    yield volumes, rule(5, "planes", "3-D, phases as channels")
     yield zeros, rule(5, "taps", "the input dilated, few zeros")
     # Rows of one image: those of several would be laid out anew around the sums.
     overlap = dilated and problem.rank == problem.batch == 1 and positions * inner >= 32768
