@@ -83,14 +83,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     zeros = dilated and few and usual and 1 < problem.taps <= 25
     # Where outputs are few, reading the kernel is what takes the time, and lax reads it once.
     zeros = zeros and enough >= max(inner, outer)
-    narrow = problem.rank == 1 and max(inner, outer) <= 128
+    narrow = problem.rank == 1 and max(inner, outer) <= 128 and problem.batch <= 64
     zeros = zeros and (narrow or (problem.rank in (1, 2) and problem.batch < 8))
-    zeros = zeros and (problem.rank == 1 or outer > 4)
+    zeros = zeros and outer > 4
     joined = apart and (outer <= 4 or (large and (problem.channels_first or not zeros)))
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
     # Phases as channels: of few channels, or of many phases.
     plane = dilated and usual and problem.rank == 2 and not apart
-    thin = outer <= 4 and min(problem.positions, default=1) >= 64 and problem.batch <= 16
+    thin = outer <= 4 and min(problem.positions, default=1) >= 64 and 8 <= problem.batch <= 16
     far = (
         min(problem.input_dilation, default=1) >= 4
         and max(inner, outer) <= 64
