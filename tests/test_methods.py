@@ -533,6 +533,61 @@ def test_no_method_writes_out_more_than_128_terms(method):
     assert not over
 
 
+# --- what a TPU alone is given --------------------------------------------------------------------
+
+
+def for_a_tpu(method):
+    """The geometries that a method serves on a TPU, as functions of (x, w) for any platform."""
+    conv = Convolve(lambda x, w, p: load("xla").apply(x, w, p, conv), "tpu")
+    cropless = [g for g in GEOMETRIES if min(min(pair) for pair in g.padding) >= 0]
+    served = {g.name: g for g in cropless if load(method).supports(problem(g), "tpu") is None}
+    return {
+        name: functools.partial(load(method).apply, problem=problem(g), conv=conv)
+        for name, g in served.items()
+    }
+
+
+@pytest.mark.parametrize("method", ["taps", "planes", "expand"])
+def test_what_a_method_does_on_a_tpu_alone_is_right(method):
+    parts = for_a_tpu(method)
+    inputs = {name: operands(BY_NAME[name], np.float32)[:2] for name in parts}
+    run = jax.jit(lambda inputs: {name: part(*inputs[name]) for name, part in parts.items()})
+    for name, y in run(inputs).items():
+        judge(y, "forward", BY_NAME[name], np.float32)
+    kinds = {
+        "taps": lambda g: max(g.input_dilation) > 1,
+        "planes": lambda g: g.rank > 1 and g.input_dilation[0] > 1,
+        "expand": lambda g: g.groups > 1,
+    }
+    assert any(kinds[method](BY_NAME[name]) for name in parts)
+
+
+def test_taps_of_one_axis_are_a_line_on_a_tpu():
+    g = geometry("line", (8, 3, 5), (3, 1, 1), d=(2, 1, 1), pad=((1, 2), (0, 0), (0, 0)))
+    conv = Convolve(lambda x, w, p: load("xla").apply(x, w, p, conv), "tpu")
+    x, w, _ = operands(g, np.float32)
+    run = functools.partial(load("taps").apply, problem=problem(g), conv=conv)
+    products = [e for e in jax.make_jaxpr(run)(x, w).eqns if e.primitive is lax.dot_general_p]
+    assert [e.invars[0].aval.shape for e in products] == [(30, 7, 2)] * 3
+    judge(run(x, w), "forward", g, np.float32)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_groups_stay_apart_on_a_tpu(value):
+    """Where outputs, and not samples, say that something is not finite."""
+    parts = for_a_tpu("expand")
+    inputs, expected = {}, {}
+    for name in parts:
+        g = BY_NAME[name]
+        x, w = np.ones(g.x_shape, np.float32), np.ones(g.w_shape, np.float32)
+        at = (0, *(n // 2 for n in g.x_shape[1:]))
+        inputs[name] = (special(x, at, value), w)
+        expected[name] = definition("forward", g, special(0 * x, at, 1), w, None) > 0
+    run = jax.jit(lambda inputs: {name: part(*inputs[name]) for name, part in parts.items()})
+    for name, y in run(inputs).items():
+        np.testing.assert_array_equal(~np.isfinite(y), expected[name], err_msg=name)
+
+
 # --- arithmetic of one axis, against enumeration --------------------------------------------------
 
 small = st.integers(1, 6)

@@ -11,6 +11,7 @@ same group.
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ WIDTH, TOGETHER, FULL = 128, 256, 4
 # Blocks that a kernel gradient writes out, each a convolution.
 MOST_BLOCKS = 32
 
-# Copies of a kernel that are put side by side one by one, which is faster than all at once.
-FEW = 8
+# Copies of a kernel that are put side by side one by one; more are faster all at once.
+FEW = 4
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
@@ -70,14 +71,28 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         return lax.concatenate(parts, problem.rank + 1)
     if not jnp.issubdtype(problem.x_dtype, jnp.inexact):
         return _wide(x, w, problem, conv)
+
+    def wide(x: jax.Array, w: jax.Array) -> jax.Array:
+        return _wide(x, w, problem, conv)
+
+    def apart(x: jax.Array, w: jax.Array) -> jax.Array:
+        return _apart(x, w, problem, conv)
+
     # Zero times NaN or infinity is NaN, so such a sample would reach all groups of its block.
-    return lax.cond(
-        jnp.isfinite(x).all(),
-        lambda x, w: _wide(x, w, problem, conv),
-        lambda x, w: _apart(x, w, problem, conv),
-        x,
-        w,
-    )
+    if conv.platform != "tpu" or not _tell(problem):
+        return lax.cond(jnp.isfinite(x).all(), wide, apart, x, w)
+    y = wide(x, w)
+    largest = jnp.abs(y).max(tuple(range(y.ndim - 1)))
+    return lax.cond(jnp.isfinite(largest).all(), lambda y, *_: y, lambda _, *a: apart(*a), y, x, w)
+
+
+def _tell(problem: Problem) -> bool:
+    """Whether outputs are looked at for samples that are not finite, as they are made, on a TPU.
+
+    All that such a sample reaches is not finite either. Several blocks are laid out anew for it.
+    """
+    fewer = math.prod(problem.y_shape) <= math.prod(problem.x_shape)
+    return _together(problem) == problem.groups and (problem.taps > 1 or fewer)
 
 
 def _apart(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
@@ -96,16 +111,22 @@ def _apart(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.
 def _wide(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     count, rank = _together(problem), problem.rank
-    # (*K, I, h o) -> (*K, g I, h o): rows repeated, and kept where g = h. The last axis stays
+    blocks, width = problem.groups // count, count * outer
+    # (*K, I, b h o) -> (*K, b, g I, h o): rows repeated, and kept where g = h. The last axis stays
     # whole, as one of few channels would be padded to 128. A selection: zero times NaN is NaN.
+    w = w.reshape(*w.shape[:-1], blocks, width)
+    w = jnp.moveaxis(w, -2, rank)
     if count <= FEW:
-        w = lax.concatenate([w] * count, rank)
+        w = lax.concatenate([w] * count, rank + 1)
     else:
-        shape = (*problem.kernel, count, *w.shape[rank:])
-        w = lax.broadcast_in_dim(w, shape, (*range(rank), rank + 1, rank + 2))
-        w = w.reshape(*problem.kernel, count * inner, w.shape[-1])
-    w = lax.select(_same(w.shape, rank, inner, outer, count), w, jnp.zeros_like(w))
-    return conv(x, w, problem.replace(groups=problem.groups // count))
+        w = jnp.broadcast_to(w[..., None, :, :], (*w.shape[:-2], count, inner, width))
+        w = w.reshape(*w.shape[: rank + 1], count * inner, width)
+    rows, columns = np.arange(count * inner) // inner, np.arange(width) // outer
+    same = rows[:, None] == columns
+    w = lax.select(jnp.broadcast_to(same, w.shape), w, jnp.zeros_like(w))
+    w = jnp.moveaxis(w, rank, -2)
+    w = w.reshape(*w.shape[:-2], problem.out_channels)
+    return conv(x, w, problem.replace(groups=blocks))
 
 
 def _gradient(

@@ -4,6 +4,7 @@
 
 One multiply-add a tap where the kernel is depthwise or its groups are narrow, one matrix product a
 tap otherwise. No patch is ever written: the compiler makes one vectorised loop of a depthwise sum.
+A TPU is given zeros between the samples of a dilated input, which its matrix unit does not mind.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ PADDED = 2.5
 NARROW = 8
 
 
-def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs something to sum, an input without inserted zeros and a batch that is not split."""
+def supports(problem: Problem, platform: str | None) -> str | None:
+    """Needs something to sum, no zeros inserted (but on a TPU), and a batch that is not split."""
     if problem.is_empty:
         return "taps: nothing to compute"
-    if any(a != 1 for a in problem.input_dilation):
+    zeros = platform == "tpu" and problem.groups == 1
+    if any(a != 1 for a in problem.input_dilation) and not zeros:
         return "taps: the input is dilated, most taps would meet inserted zeros; 'phases' serves it"
     if problem.batch_groups != 1:
         return "taps: the batch is split into groups; 'correlate' serves it"
@@ -49,6 +51,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """The sum over taps, chunk by chunk where there are many."""
+    if conv.platform == "tpu" and _is_line(problem):
+        return _line(x, w, problem, conv)
     multiplied = _by_multiplication(problem)
     if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
@@ -59,8 +63,10 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         x = jnp.moveaxis(x, -1, 1)
     if conv.platform == "cpu" and _is_apart(problem) and _is_mostly_padding(problem):
         return _without_padding(x, w, problem, axis=2 if first else 1)
-    if any(lo or hi for lo, hi in problem.padding):
-        pads = [(0, 0, 0), *((lo, hi, 0) for lo, hi in problem.padding)]
+    apart = max(problem.input_dilation, default=1) > 1
+    if apart or any(lo or hi for lo, hi in problem.padding):
+        pairs = zip(problem.padding, problem.input_dilation, strict=True)
+        pads = [(0, 0, 0), *((lo, hi, a - 1) for (lo, hi), a in pairs)]
         pads.insert(1 if first else len(pads), (0, 0, 0))
         x = lax.pad(x, jnp.zeros((), x.dtype), pads)
         # Left alone, XLA fuses the padding into the loop as a comparison and a select per load. On
@@ -82,6 +88,30 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     y_shape = (y_shape[0], y_shape[-1], *y_shape[1:-1])
     y = _add(None, (), w, problem, most, term, y_shape).astype(problem.out_dtype)
     return jnp.moveaxis(y, 1, -1)
+
+
+def _is_line(problem: Problem) -> bool:
+    """Whether there are taps of the first axis alone, which a TPU would lay out as the last."""
+    if problem.rank < 3 or problem.groups != 1 or problem.size[0] % 8 or problem.size[-1] % 8 == 0:
+        return False
+    fields = (problem.kernel, problem.stride, problem.padding, problem.input_dilation)
+    return all(each == (1, 1, (0, 0), 1) for each in list(zip(*fields, strict=True))[1:])
+
+
+def _line(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """In 1-D, all other axes being the batch."""
+    x = jnp.moveaxis(x, 1, -2)
+    line = problem.replace(
+        batch=math.prod(x.shape[:-2]),
+        size=problem.size[:1],
+        kernel=problem.kernel[:1],
+        stride=problem.stride[:1],
+        padding=problem.padding[:1],
+        input_dilation=problem.input_dilation[:1],
+        dilation=problem.dilation[:1],
+    )
+    y = apply(x.reshape(line.x_shape), w.reshape(line.w_shape), line, conv)
+    return jnp.moveaxis(y.reshape(*x.shape[:-2], *y.shape[1:]), -2, 1)
 
 
 def _is_apart(problem: Problem) -> bool:

@@ -76,17 +76,45 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     enough = problem.batch * positions
     tiles = tiles and enough >= outer and (problem.batch < 8 or inner <= 4)
     large = problem.rank > 1 and problem.batch < 8 and outer >= 128
-    joined = apart and (outer <= 4 or large)
+    # Zeros between samples, of which there are not yet many, cost a matrix product less than the
+    # copy that interleaves phases.
+    few = max(problem.input_dilation, default=1) <= (4 if problem.rank == 1 else 2)
+    usual = problem.dilation == problem.stride == ones and not window
+    zeros = dilated and few and usual and 1 < problem.taps <= 25
+    # Where outputs are few, reading the kernel is what takes the time, and lax reads it once.
+    zeros = zeros and enough >= max(inner, outer)
+    narrow = problem.rank == 1 and max(inner, outer) <= 128 and problem.batch <= 64
+    zeros = zeros and (narrow or (problem.rank in (1, 2) and problem.batch < 8))
+    zeros = zeros and outer > 4
+    joined = apart and (outer <= 4 or (large and (problem.channels_first or not zeros)))
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
+    # Phases as channels: of few channels, or of many phases.
+    plane = dilated and usual and problem.rank == 2 and not apart
+    thin = outer <= 4 and min(problem.positions, default=1) >= 64 and 8 <= problem.batch <= 16
+    far = (
+        min(problem.input_dilation, default=1) >= 4
+        and max(inner, outer) <= 64
+        and problem.batch <= 8
+    )
+    yield plane and (thin or far), rule(5, "planes", "2-D, phases as channels")
+    volumes = dilated and usual and problem.rank == 3 and problem.batch < 8 and outer > 4
+    volumes = volumes and min(problem.input_dilation[:2]) > 1
+    yield volumes, rule(5, "planes", "3-D, phases as channels")
+    yield zeros, rule(5, "taps", "the input dilated, few zeros")
     # Rows of one image: those of several would be laid out anew around the sums.
     overlap = dilated and problem.rank == problem.batch == 1 and positions * inner >= 32768
-    short = 128 <= inner >= outer and positions * outer <= 131072
-    yield overlap and (first >= 8 or short), rule(5, "patches", "1-D, patches that overlap")
+    yield overlap and first >= 8, rule(5, "patches", "1-D, patches that overlap")
     flat = problem.rank == 2 and problem.batch < 8 and problem.dilation == ones and not window
-    spread = flat and problem.input_dilation[0] > 1 and not apart
+    spread = flat and problem.input_dilation[0] > 1 and not apart and enough >= max(inner, outer)
     yield spread, rule(5, "slabs", "2-D, the input dilated, a batch below 8")
     far = math.prod(problem.input_dilation) >= 64 and not window
     yield dilated and far, rule(5, "phases", "samples far apart")
+    # A stride on all axes but the last leaves few of the copies that `planes` makes.
+    strided = problem.rank == 3 and min(problem.stride[:2]) > 1
+    rows = strided and problem.batch < 8 and inner <= 64 and problem.size[-1] >= 24
+    rows = (rows or inner <= 4) and problem.rank == 3 and direct and problem.taps > first > 1
+    yield rows, rule(3, "planes", "3-D, few channels or strided")
+    volume = volume and problem.batch < 8 and not (strided and inner < 32)
     yield volume and (not dilated or outer <= 4), rule(3, "slabs", "3-D as sums of 2-D")
     line = problem.rank > 2 and 1 < problem.taps == first <= 8
     yield small and line, rule(3, "taps", "3-D, taps of one axis alone")
@@ -97,6 +125,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield row and (small or narrow), rule(6, "taps", "1-D, a batch below 8 or few channels")
     stem = problem.rank == 2 and 1 < first <= 8 and inner <= 4
     yield small and stem, rule(7, "slabs", "2-D, few channels, a batch below 8")
+    steps = problem.rank == 2 and problem.taps > 25 and min(problem.stride) >= 4
+    steps = steps and max(problem.kernel) <= 16 and max(inner, outer) <= 64
+    yield small and steps, rule(7, "planes", "2-D, long strides, a batch below 8")
     broad = min(problem.positions, default=1) >= (32 if problem.batch <= 16 else 64)
     plain = direct and problem.dilation == ones and min(problem.kernel, default=1) > 1
     colours = stem and plain and outer >= 16 and problem.batch >= 8
