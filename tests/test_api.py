@@ -259,9 +259,8 @@ def test_doctests_hold_and_so_do_annotations(part):
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
     | {"_measure", "_reads", "_active", "_device", "_triton", "_choice", "_turns", "_terms"},
-    {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.plan_1d"}
-    | {"_pallas.gpu_tiles", "_pallas.varying"},
-    {"_pallas.plan_2d"},
+    {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.gpu_tiles"} | {"_pallas.varying"},
+    {"_pallas.plan_1d", "_pallas.plan_2d"},
     # These import Pallas, and are imported when a kernel is lowered.
     {"_pallas.tpu_1d", "_pallas.tpu_2d", "_pallas.gpu_forward", "_pallas.gpu_kernel_grad"},
     {"_pallas.tpu_2d_gradient"},

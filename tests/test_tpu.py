@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import re
 
 import jax
 import jax.export
@@ -135,6 +136,25 @@ def test_the_kernels_of_one_axis_compile(chip, dtype):
     compiled = tpu.lowered(both, (x, w, ids), tpu.device_of(chip)).compile()
     assert len(tpu.estimate(compiled.as_text()).kernels) == 1
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 6
+
+
+@needs_compiler
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_one_axis_turn_time_and_channels_on_the_chip(chip, dtype):
+    """Few channels have time in the lanes: it is read as it lies, in one block and in several."""
+    for size in (1000, 2500):
+        x = jax.ShapeDtypeStruct((3, size, 72), dtype)
+        w = jax.ShapeDtypeStruct((4, 1, 72), dtype)
+
+        def run(x, w):
+            conv = functools.partial(jaxdil.conv, groups=72, padding="CAUSAL")
+            y, pullback = jax.vjp(functools.partial(conv, method="pallas_tpu"), x, w)
+            return y, pullback(y)
+
+        text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
+        assert text.count('custom_call_target="tpu_custom_call"') == 3
+        # Neither image is copied into another order.
+        assert not re.search(rf"\[3,{size},72\]\S* (copy|transpose)\(", text)
 
 
 # Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.

@@ -10,6 +10,8 @@ interpreted, which is right, and slow.
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
@@ -42,10 +44,24 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> j
     if problem.batch_groups > 1:
         # (C, T, N) and (P, N, C) as image and cotangent lie in memory.
         x, g = transpose(x, (2, 1, 0)), transpose(w, (1, 0, 2))
-        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return dw.reshape(problem.y_shape)
+        if not plan.turned:
+            dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
+            return dw.reshape(problem.y_shape)
+        x, g = _turned(x), _turned(g)
+        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=np.float32, interpret=interpret)
+        dw = dw.reshape(plan.taps, problem.channels, problem.batch).sum(1)
+        return dw.astype(problem.out_dtype).reshape(problem.y_shape)
     w = w.reshape(problem.kernel[0], problem.channels)
-    return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    if not plan.turned:
+        return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    w = jnp.tile(w, (1, problem.batch))
+    y = tpu_1d.convolution(_turned(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
+    return transpose(y.reshape(problem.batch, problem.channels, -1), (0, 2, 1))
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    """(N, T, C) as (1, N C, T): as it lies in memory, where lanes are better filled so."""
+    return transpose(x, (0, 2, 1)).reshape(1, -1, x.shape[1])
 
 
 def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
