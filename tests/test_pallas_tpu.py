@@ -252,7 +252,6 @@ REFUSED = {
         (2, 1, 4),
         {"groups": 4, "dilation": 1200, "padding": "CAUSAL"},
     ),
-    "3 spatial axes": ((1, 9, 9, 9, 4), (2, 2, 2, 1, 4), {"groups": 4}),
 }
 
 

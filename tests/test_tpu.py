@@ -183,6 +183,46 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
 
 
+# Columns, planes and examples in the sublanes; a plane of the ring is more than its channels.
+VOLUMES = {
+    "columns": ((1, 13, 20, 20, 108), (1, 1, 1)),
+    "planes, strided": ((1, 16, 14, 14, 216), (1, 2, 2)),
+    "examples": ((8, 13, 20, 20, 130), (2, 1, 1)),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", VOLUMES)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_volumes_compile(chip, dtype, name):
+    x_shape, stride = VOLUMES[name]
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in (x_shape, (3, 3, 3, 1, x_shape[-1])))
+
+    def run(x, w):
+        conv = functools.partial(jaxdil.conv, groups=x_shape[-1], stride=stride)
+        y, pullback = jax.vjp(lambda x: conv(x, w, method="pallas_tpu"), x)
+        return y, pullback(y)
+
+    compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("stride", [1, (1, 2, 2)])
+def test_depthwise_volumes_go_to_the_kernel_and_large_ones_of_many_examples_to_lax(batch, stride):
+    def chosen(size):
+        x, w = jnp.zeros((batch, *size, 64), "bfloat16"), jnp.zeros((3, 3, 3, 64, 1), "bfloat16")
+        args = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, w))
+        fn = functools.partial(jaxdil.depthwise_conv, stride=stride)
+        rows = jaxdil.explain(fn, platform="tpu")(*args)
+        return {row.role: row.method for row in rows}
+
+    both = ("forward", "input gradient")
+    assert {chosen((4, 16, 16))[role] for role in both} == {"pallas_tpu"}
+    large = "slabs" if batch < 8 else "xla"
+    assert {chosen((4, 200, 200))[role] for role in both} == {large}
+
+
 @needs_compiler
 def test_over_several_chips_a_kernel_is_each_ones_own(v5e):
     """XLA cannot divide a kernel: where it divides the program there is none, by hand there is."""

@@ -58,6 +58,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield beside and even and 1 < first <= 8, rule(2, "slabs", "groups, row by row")
         long = problem.rank == 1 < inner and first > problem.size[0] and not dilated
         yield long, rule(2, "space_to_batch", "groups, a kernel longer than the input")
+        depthwise = inner == outer == 1
+        planes = depthwise and problem.rank == 3 and 1 < problem.taps <= 128
+        planes = planes and positions >= 49 and problem.channels >= 64
+        yield planes, rule(11, "pallas_tpu", "depthwise volumes of 64 channels and more")
+        # Sums of more examples go through memory once a tap.
+        volume = volume and (problem.batch < 8 or not depthwise)
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
         row = direct and problem.rank == 1 and positions >= 64
         large = problem.channels >= 128
@@ -65,7 +71,6 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         turned = row and is_turned(problem.size[0], problem.channels)
         turned = turned and (problem.batch * problem.channels >= 64 or positions <= 8192)
         yield row and (large or turned), rule(10, "pallas_tpu", "depthwise in 1-D")
-        depthwise = inner == outer == 1
         image = problem.rank == 2 and problem.taps > 1 and positions >= 49
         usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
         image = image and depthwise and usual and problem.channels >= 64
