@@ -278,7 +278,7 @@ LADDER = [
     {"_conv", "_adjoint", "_resample", "_slide", "_batched"},
     {"_depthwise", "_transpose", "_with_space_to_batch", "_pool", "_unfold", "_per_example"},
     {"streaming._registers"},
-    {"streaming._segments"},
+    {"streaming._segments", "streaming._resumed"},
     {"streaming._causal"},
     {"streaming._advance"},
     {"streaming._carry"},

@@ -157,6 +157,20 @@ def test_the_kernels_of_one_axis_turn_time_and_channels_on_the_chip(chip, dtype)
         assert not re.search(rf"\[3,{size},72\]\S* (copy|transpose)\(", text)
 
 
+@needs_compiler
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+@pytest.mark.parametrize("frames", [256, 1100])
+def test_a_chunk_goes_through_memory_once(frames, chip, dtype):
+    """Behind carried frames, which the kernel reads from where they are."""
+    w = jnp.ones((4, 256, 1), dtype)
+    state = jaxdil.streaming.init((2, 256), w, depthwise=True, dilation=5)
+    x = jax.ShapeDtypeStruct((2, frames, 256), dtype)
+    program = tpu.lowered(jaxdil.streaming.chunk, (state, x, w), tpu.device_of(chip)).compile()
+    assert program.as_text().count('custom_call_target="tpu_custom_call"') == 1
+    # They are not laid out in front of it.
+    assert f"[2,{frames + 15},256]" not in program.as_text()
+
+
 # Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.
 IMAGES = {
     "3x3": ((1, 30, 24, 130), 3, {}),

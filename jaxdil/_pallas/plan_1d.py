@@ -62,6 +62,8 @@ class Plan:
     hi: int
     masked: bool = False
     """Whether each frame of the output says which of the taps count for it."""
+    resumed: bool = False
+    """Whether frames before the first are there, and not padding."""
     turned: bool = False
     """Whether time lies in the lanes in memory; channels are those of all examples then."""
     rows: int = 0
@@ -129,7 +131,7 @@ class Plan:
         """Bytes read and written, halos and masks too, for numbers of so many bytes."""
         time = self.blocks[2]
         halos = 0 if self.alone else time * (self.before + self.after)
-        read = self.size + halos
+        read = self.size + halos + self.resumed * self.lo
         each = read * x_size + self.positions * y_size
         masks = time * self.rows * 4 if self.masked else 0
         return self.batch * (self.channels * each + self.blocks[1] * masks)
@@ -141,7 +143,8 @@ class Plan:
     @property
     def padded(self) -> list[tuple[int, int, int]]:
         """Where a window has padding that an output reads: block, first row, row after the last."""
-        spans = [(0, self.before - self.lo, self.before)] if self.lo else []
+        padding = self.lo and not self.resumed
+        spans = [(0, self.before - self.lo, self.before)] if padding else []
         for block in range(self.blocks[2] if self.hi > 0 else 0):
             end = self.size - block * self.rows + self.before
             first, stop = max(end, 0), min(end + self.hi, self.window)

@@ -40,11 +40,13 @@ def convolution(
     *,
     dtype: Any,
     bits: jax.Array | None = None,
+    past: jax.Array | None = None,
     interpret: Any = False,
 ) -> jax.Array:
     """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C).
 
-    Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set.
+    Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set. Where the plan is
+    resumed, ``past`` (N, lo, C) are the frames before the first.
     """
 
     def at(n: Any, c: Any, t: Any) -> tuple[Any, ...]:
@@ -58,6 +60,7 @@ def convolution(
             *windows,
             pl.BlockSpec((plan.taps, plan.lanes), lambda n, c, t: (0, c)),  # noqa: ARG005
             *_mask_spec(plan, at),
+            *_past_spec(plan),
         ],
         out_specs=pl.BlockSpec(_order(plan, 1, plan.rows, plan.lanes), at),
         out_shape=like(x, _order(plan, plan.batch, plan.positions, plan.channels), dtype),
@@ -66,7 +69,7 @@ def convolution(
         cost_estimate=_cost(plan, x.dtype, dtype),
         name="jaxdil_depthwise_1d",
         interpret=interpret,
-    )(*[x] * len(windows), w, *_in_blocks(bits, plan))
+    )(*[x] * len(windows), w, *_in_blocks(bits, plan), *([] if past is None else [past]))
 
 
 @narrow
@@ -153,7 +156,13 @@ def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpe
     return specs
 
 
-def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
+def _past_spec(plan: Plan) -> list[pl.BlockSpec]:
+    """The frames before the first, for whichever block."""
+    block = (1, plan.lo, plan.lanes)
+    return [pl.BlockSpec(block, lambda n, c, t: (n, 0, c))] if plan.resumed else []  # noqa: ARG005
+
+
+def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan, past: Any = None) -> None:
     """Write the window of 128 channels of the t-th block of an example."""
     start = plan.before if plan.alone else 0
     for ref in refs:
@@ -162,6 +171,13 @@ def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
             count = min(CHUNK, rows - at)
             z[start + at : start + at + count, :] = _part(ref, plan, at, count, lane)
         start += rows
+    if past is not None:
+
+        @pl.when(t == 0)
+        def _() -> None:
+            part = past[0, :, lane : lane + LANES].astype(jnp.float32)
+            z[plan.before - plan.lo : plan.before, :] = part
+
     # Zeros where an output reads padding. What no output reads may be anything.
     for block, first, stop in plan.padded:
 
@@ -229,6 +245,7 @@ def _convolve(*refs: Any, plan: Plan) -> None:
     each = iter(refs)
     x, w = [next(each) for _ in range(plan.windows)], next(each)
     bits = [next(each)] if plan.masked else []
+    past = next(each) if plan.resumed else None
     y, z, *mask = each
     t = pl.program_id(2)
     chunk = min(CHUNK, plan.rows)
@@ -237,7 +254,7 @@ def _convolve(*refs: Any, plan: Plan) -> None:
     if mask:
         _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, t, plan)
+        _fill(z, x, lane, t, plan, past)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
         def convolve(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
