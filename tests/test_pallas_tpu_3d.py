@@ -33,6 +33,8 @@ DEPTHWISE = (
     depthwise("two together", (9, 5, 6), (2, 3, 1), s=(3, 1, 1), d=(1, 2, 1), pad=(1, 0)),
     depthwise("causal", (6, 5, 5), (3, 3, 3), batch=3, pad=((2, 0), (1, 1), (1, 1))),
     depthwise("ahead", (6, 5, 5), (3, 3, 3), batch=1, pad=((0, 4), (1, 1), (1, 1))),
+    depthwise("stride larger than the kernel", (8, 5, 6), (2, 1, 2), batch=1, s=(3, 2, 1)),
+    depthwise("a plane of padding first", (7, 4, 8), (4, 3, 3), batch=1, s=(3, 1, 1), pad=(3, 1)),
     depthwise("valid", (5, 6, 4), (4, 3, 2), batch=1),
     depthwise("many taps", (6, 7, 5), (5, 4, 5), batch=4, pad=(2, 2)),
     depthwise(
@@ -156,7 +158,9 @@ def test_batched_over_images_and_over_kernels():
         judge(y * factor, "forward", g, np.float32)
 
 
-@pytest.mark.parametrize("name", ["same", "eight together", "ahead"])
+@pytest.mark.parametrize(
+    "name", ["same", "eight together", "ahead", "stride larger than the kernel"]
+)
 def test_nothing_is_read_that_was_not_written(name):
     """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
     g = BY_NAME[name]

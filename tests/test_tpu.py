@@ -201,7 +201,7 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
 VOLUMES = {
     "columns": ((1, 13, 20, 20, 108), (1, 1, 1)),
     "planes, strided": ((1, 16, 14, 14, 216), (1, 2, 2)),
-    "examples": ((8, 13, 20, 20, 130), (2, 1, 1)),
+    "examples": ((8, 13, 12, 12, 130), (2, 1, 1)),
 }
 
 

@@ -45,24 +45,31 @@ class Plan:
 
     @property
     def ring(self) -> int:
-        """Planes in the memory on the chip: those that planes of one step are computed from."""
-        return self.planes.window(1)
+        """Planes in the memory on the chip: those that a step reads, or those that come with it."""
+        return max(self.planes.window(1), self.planes.stride)
+
+    @property
+    def late(self) -> int:
+        """Steps before the first that has outputs: planes come, as many as the stride at a time."""
+        planes = self.planes
+        missing = planes.window(1) - planes.stride - planes.lo
+        return max(-(-missing // planes.stride), 0)
 
     @property
     def steps(self) -> int:
-        """Planes that come, those behind the last among them, which are zeros."""
-        return self.planes.window(self.planes.outputs) - self.planes.lo
+        """Steps from the first plane of x to the last of y."""
+        return self.late + self.planes.outputs
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Blocks of channels, examples that do not lie together, and planes."""
+        """Blocks of channels, examples that do not lie together, and steps along the planes."""
         return *self.plane.grid[:2], self.steps
 
     @property
     def _block(self) -> tuple[int, int]:
         """Bytes of the planes of x and of y that a step has."""
         x, y = self.plane.copied
-        return x, y * self.planes.step
+        return x * self.planes.stride, y * self.planes.step
 
     @property
     def memory(self) -> int:
@@ -140,8 +147,9 @@ def reason(problem: Problem) -> str | None:
         if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
             return f"{dtype}, and it serves float32 and bfloat16"
     plan = plan_of(problem)
-    if plan.planes.lo >= plan.ring:
-        return f"padding {plan.planes.lo} of planes, beyond the kernel's reach of {plan.ring - 1}"
+    reach = plan.planes.window(1) - 1
+    if plan.planes.lo > reach:
+        return f"padding {plan.planes.lo} of planes, beyond the kernel's reach of {reach}"
     if plan.memory > MEMORY:
         return f"{plan.memory} bytes of planes in the memory on the chip, of {MEMORY}"
     return None

@@ -43,15 +43,18 @@ def convolution(
         functools.partial(_convolve, plan=plan),
         grid=plan.grid,
         in_specs=[
-            pl.BlockSpec(
-                _order(plan, beside, 1, rows, columns, plane.lanes),
-                lambda c, n, i: _order(plan, n, jnp.minimum(i, planes.size - 1), 0, 0, c),
+            *(
+                pl.BlockSpec(
+                    _order(plan, beside, 1, rows, columns, plane.lanes),
+                    lambda c, n, i, at=at: _order(plan, n, _nearest(plan, i, at), 0, 0, c),
+                )
+                for at in range(planes.stride)
             ),
             pl.BlockSpec((taps, 1, plane.lanes), lambda c, n, i: (0, 0, c)),  # noqa: ARG005
         ],
         out_specs=pl.BlockSpec(
             _order(plan, beside, planes.step, *positions, plane.lanes),
-            lambda c, n, i: _order(plan, n, _due(plan, i), 0, 0, c),
+            lambda c, n, i: _order(plan, n, jnp.maximum(i - plan.late, 0), 0, 0, c),
         ),
         out_shape=like(
             x, _order(plan, plane.batch, plan.positions, *positions, plane.channels), dtype
@@ -64,7 +67,7 @@ def convolution(
         name="jaxdil_depthwise_3d",
         interpret=interpret,
     )(
-        transpose(x, _order(plan, 0, 1, 2, 3, 4)),
+        *[transpose(x, _order(plan, 0, 1, 2, 3, 4))] * planes.stride,
         w.reshape(taps, 1, plane.channels).astype(jnp.float32),
     )
     return transpose(y, (3, 0, 1, 2, 4)) if plane.together else y
@@ -75,14 +78,15 @@ def _order(plan: Plan, n: Any, d: Any, h: Any, w: Any, c: Any) -> tuple[Any, ...
     return (d, h, w, n, c) if plan.plane.together else (n, d, h, w, c)
 
 
-def _ahead(plan: Plan, i: Any) -> Any:
-    """Planes by which those of a step are ahead of the first that its outputs read."""
-    return i + plan.planes.lo - (plan.ring - 1)
+def _padded(plan: Plan, i: Any, at: int) -> Any:
+    """The padded plane that comes with a step: the last is the last that its outputs read."""
+    planes = plan.planes
+    return (i - plan.late) * planes.stride + (planes.window(1) - planes.stride + at)
 
 
-def _due(plan: Plan, i: Any) -> Any:
-    """The block of y that a step has; before the first is computed it is there already."""
-    return lax.div(jnp.maximum(_ahead(plan, i), 0), np.int32(plan.planes.stride))
+def _nearest(plan: Plan, i: Any, at: int) -> Any:
+    """The plane of x that comes with a step; beyond the ends, where none does, any."""
+    return jnp.clip(_padded(plan, i, at) - plan.planes.lo, 0, plan.planes.size - 1)
 
 
 def _cost(plan: Plan, taps: int) -> pl.CostEstimate:
@@ -98,26 +102,30 @@ def _plane_of(block: Any, plan: Plan, at: int) -> Any:
     return block.at[at] if plan.plane.together else block.at[0, at]
 
 
-def _convolve(x: Any, w: Any, y: Any, ring: Any, *results: Any, plan: Plan) -> None:
+def _convolve(*refs: Any, plan: Plan) -> None:
     plane, planes, i = plan.plane, plan.planes, pl.program_id(2)
+    xs, (w, y, ring, *results) = refs[: planes.stride], refs[planes.stride :]
 
-    def slot(offset: int) -> Any:
-        """Where the plane of this step lies, or one of so many steps later."""
-        return lax.rem(i + (planes.lo + offset), np.int32(plan.ring))
+    def slot(padded: Any) -> Any:
+        """Where a padded plane lies; those before the first that is there are below zero."""
+        return lax.rem(padded + plan.ring, np.int32(plan.ring))
 
-    # One place for both, as the ring before the first plane and one of it after the last.
-    first = jnp.where(i == 0, 0, slot(0))
-    stop = jnp.where(i == 0, plan.ring, jnp.where(i < planes.size, first, first + 1))
-    lax.fori_loop(first, stop, lambda at, _: clear(ring.at[at]), None)
-    pl.when(i < planes.size)(lambda: stage(_plane_of(x, plan, 0), ring.at[slot(0)], plane, 0))
+    for at, x in enumerate(xs):
+        padded = _padded(plan, i, at)
+        inside = (padded >= planes.lo) & (padded < planes.lo + planes.size)
+        # One place for both: all of the ring before the first plane, one of it beyond the ends.
+        here = slot(padded)
+        first, stop = here, jnp.where(inside, here, here + 1)
+        if at == 0:
+            first, stop = jnp.where(i == 0, 0, first), jnp.where(i == 0, plan.ring, stop)
+        lax.fori_loop(first, stop, lambda each, _: clear(ring.at[each]), None)
+        pl.when(inside)(functools.partial(stage, _plane_of(x, plan, 0), ring.at[here], plane, 0))
 
-    ahead = _ahead(plan, i)
-
-    @pl.when((ahead >= 0) & (lax.rem(ahead, np.int32(planes.stride)) == 0))
+    @pl.when(i >= plan.late)
     def _() -> None:
+        start = (i - plan.late) * planes.stride
         for phase in planes.phases:
-            # The ring goes round: what is next to be written over came first.
-            images = [(each.tap, ring.at[slot(each.offset + 1)]) for each in phase.taps]
+            images = [(each.tap, ring.at[slot(start + each.offset)]) for each in phase.taps]
             out = _plane_of(y, plan, phase.phase)
             for row in plane.rows.phases:
                 for side in plane.columns.phases:

@@ -60,8 +60,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield long, rule(2, "space_to_batch", "groups, a kernel longer than the input")
         depthwise = inner == outer == 1
         planes = depthwise and problem.rank == 3 and 1 < problem.taps <= 128
-        planes = planes and positions >= 49 and problem.channels >= 64
-        yield planes, rule(11, "pallas_tpu", "depthwise volumes of 64 channels and more")
+        planes = planes and positions >= 196 and problem.channels >= 16
+        yield planes, rule(11, "pallas_tpu", "depthwise volumes of 16 channels and more")
         # Sums of more examples go through memory once a tap.
         volume = volume and (problem.batch < 8 or not depthwise)
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
