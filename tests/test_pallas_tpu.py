@@ -90,6 +90,17 @@ def test_half_precision_sums_in_single(name):
     check_roles(name, jnp.bfloat16)
 
 
+def test_channels_before_time_are_taken_as_they_lie():
+    """Time is in the lanes there, although channels would fill them as well."""
+    x, w = whole(0, (1, 128, 128)), whole(1, (3, 1, 128))
+    for order, turned in (("NCW", True), ("NWC", False)):
+        conv = functools.partial(jaxdil.conv, groups=128, data_format=order)
+        rows = jaxdil.explain(conv, platform="tpu", gradients=False)(x, w)
+        assert plan_1d.plan_of(rows[0].problem).turned is turned
+        got = jax.jit(functools.partial(conv, method=METHOD))(x, w)
+        np.testing.assert_array_equal(got, conv(x, w, method="xla"))
+
+
 def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
     return jaxdil.conv(x, w, padding=padding, groups=x.shape[-1], method=method, **options)
 

@@ -158,6 +158,15 @@ def test_the_kernels_of_one_axis_turn_time_and_channels_on_the_chip(chip, dtype)
 
 
 @needs_compiler
+def test_channels_before_time_are_not_copied(v5e):
+    x, w = (jax.ShapeDtypeStruct(s, "bfloat16") for s in ((2, 256, 1024), (4, 1, 256)))
+    run = functools.partial(jaxdil.conv, groups=256, data_format="NCW", method="pallas_tpu")
+    text = tpu.lowered(run, (x, w), v5e).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 1
+    assert not re.search(r"\[2,(256,1024|1024,256)\]\S* (copy|transpose)\(", text)
+
+
+@needs_compiler
 @pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
 @pytest.mark.parametrize("frames", [256, 1100])
 def test_a_chunk_goes_through_memory_once(frames, chip, dtype):

@@ -167,14 +167,20 @@ def plan_of(problem: Problem) -> Plan:
         batch, channels = channels, batch
         taps, dilation = problem.positions[0], problem.stride[0]
         hi -= _rest(problem)
-    if is_turned(size, channels):
+    first = problem.channels_first and problem.batch_groups == 1
+    if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
     return Plan(batch, size, channels, taps, dilation, lo, hi)
 
 
-def is_turned(size: int, channels: int) -> bool:
-    """Whether the compiler lays out (N, T, C) with time in the lanes, whole tiles of channels."""
-    return channels % SUBLANES == 0 and up(size, LANES) * channels < size * up(channels, LANES)
+def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
+    """Whether the compiler lays out (N, T, C) with time in the lanes, whole tiles of channels.
+
+    Of two that fill the lanes alike it takes the last axis, and that of (N, C, T) is time.
+    """
+    turned, straight = up(size, LANES) * channels, size * up(channels, LANES)
+    fuller = turned <= straight if channels_first else turned < straight
+    return channels % SUBLANES == 0 and fuller
 
 
 def _rest(problem: Problem) -> int:

@@ -68,7 +68,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = direct and problem.rank == 1 and positions >= 64
         large = problem.channels >= 128
         # Examples fill the lanes together; half of them empty, a long row takes as long as taps.
-        turned = row and is_turned(problem.size[0], problem.channels)
+        turned = row and is_turned(
+            problem.size[0], problem.channels, channels_first=problem.channels_first
+        )
         turned = turned and (problem.batch * problem.channels >= 64 or positions <= 8192)
         yield row and (large or turned), rule(10, "pallas_tpu", "depthwise in 1-D")
         image = problem.rank == 2 and problem.taps > 1 and positions >= 49
