@@ -25,7 +25,7 @@ Links: TypeAlias = list[list[Link | None]]
 # Each is the program in one of its parameters, called with the equation's operands.
 CALLS = {
     "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
-    "custom_vjp_call_jaxpr", "jit", "pjit", "remat", "remat2",
+    "custom_vjp_call_jaxpr", "jaxdil_resumed_conv", "jit", "pjit", "remat", "remat2",
 }  # fmt: skip
 
 ELEMENTWISE = (

@@ -259,12 +259,12 @@ def test_doctests_hold_and_so_do_annotations(part):
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
     | {"_measure", "_reads", "_active", "_device", "_triton", "_choice", "_turns", "_terms"},
-    {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.plan_1d"}
-    | {"_pallas.gpu_tiles", "_pallas.varying"},
-    {"_pallas.plan_2d"},
+    {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.gpu_tiles"} | {"_pallas.varying"},
+    {"_pallas.plan_1d", "_pallas.plan_2d"},
+    {"_pallas.plan_3d"},
     # These import Pallas, and are imported when a kernel is lowered.
     {"_pallas.tpu_1d", "_pallas.tpu_2d", "_pallas.gpu_forward", "_pallas.gpu_kernel_grad"},
-    {"_pallas.tpu_2d_gradient"},
+    {"_pallas.tpu_2d_gradient", "_pallas.tpu_3d"},
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_rules.tpu_kernel_gradients"},
@@ -278,7 +278,7 @@ LADDER = [
     {"_conv", "_adjoint", "_resample", "_slide", "_batched"},
     {"_depthwise", "_transpose", "_with_space_to_batch", "_pool", "_unfold", "_per_example"},
     {"streaming._registers"},
-    {"streaming._segments"},
+    {"streaming._segments", "streaming._resumed"},
     {"streaming._causal"},
     {"streaming._advance"},
     {"streaming._carry"},

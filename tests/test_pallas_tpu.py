@@ -22,6 +22,7 @@ METHOD = "pallas_tpu"
 def small_blocks(monkeypatch):
     monkeypatch.setattr(plan_1d, "ROWS", 32)
     monkeypatch.setattr(plan_1d, "CHANNELS", 128)
+    monkeypatch.setattr(plan_1d, "MOST_ROWS", 128)
     monkeypatch.setattr(tpu_1d, "CHUNK", 16)
 
 
@@ -46,8 +47,13 @@ GEOMETRIES = {
     "ahead": ((3, 64, 2), 3, 4, (0, 8)),
     "shorter than its reach": ((2, 5, 2), 4, 3, (9, 0)),
     "one tap": ((1, 17, 2), 1, 1, (0, 0)),
+    # Time in the lanes, channels of all examples beside each other.
+    "turned": ((3, 300, 16), 4, 1, (3, 0)),
+    "turned, one block, dilated": ((2, 100, 8), 5, 16, (32, 32)),
+    "turned, valid": ((1, 260, 8), 8, 3, (0, 0)),
+    "turned, ahead, two blocks of channels": ((17, 140, 8), 3, 4, (0, 8)),
 }
-CORE = ("causal, several blocks", "full", "shorter than its reach")
+CORE = ("causal, several blocks", "turned", "full", "shorter than its reach")
 every_geometry = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.core] if n in CORE else []) for n in GEOMETRIES]
 )
@@ -79,9 +85,20 @@ def test_forward_and_both_gradients(name):
     check_roles(name, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["causal, several blocks", "shorter than its reach"])
+@pytest.mark.parametrize("name", ["causal, several blocks", "shorter than its reach", "turned"])
 def test_half_precision_sums_in_single(name):
     check_roles(name, jnp.bfloat16)
+
+
+def test_channels_before_time_are_taken_as_they_lie():
+    """Time is in the lanes there, although channels would fill them as well."""
+    x, w = whole(0, (1, 128, 128)), whole(1, (3, 1, 128))
+    for order, turned in (("NCW", True), ("NWC", False)):
+        conv = functools.partial(jaxdil.conv, groups=128, data_format=order)
+        rows = jaxdil.explain(conv, platform="tpu", gradients=False)(x, w)
+        assert plan_1d.plan_of(rows[0].problem).turned is turned
+        got = jax.jit(functools.partial(conv, method=METHOD))(x, w)
+        np.testing.assert_array_equal(got, conv(x, w, method="xla"))
 
 
 def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
@@ -126,6 +143,9 @@ def test_nan_and_infinity_reach_what_they_reach_in_lax():
 PLANS = {
     "causal": plan_1d.Plan(1, 45, 130, 4, 1, 3, 0, rows=32, lanes=128),
     "ahead": plan_1d.Plan(1, 45, 3, 3, 2, 1, 3, rows=16, lanes=128),
+    "alone": plan_1d.Plan(1, 45, 3, 4, 3, 5, 2, rows=64, lanes=128),
+    "turned": plan_1d.Plan(1, 300, 130, 4, 1, 3, 0, turned=True, rows=128, lanes=128),
+    "turned, alone": plan_1d.Plan(1, 45, 20, 3, 2, 1, 3, turned=True, rows=128, lanes=128),
     "masked": plan_1d.Plan(1, 150, 3, 3, 2, 4, 0, masked=True, rows=128, lanes=128),
 }
 
@@ -140,6 +160,8 @@ def test_no_read_is_out_of_bounds_and_none_of_memory_that_nothing_was_written_to
     g = whole(2, (*shape, plan.channels))
     bits = jnp.asarray(np.random.default_rng(3).integers(0, 2**plan.taps, shape), jnp.int32)
     options = {"dtype": jnp.float32, "bits": bits if plan.masked else None}
+    if plan.turned:
+        x, g = jnp.swapaxes(x, 1, 2), jnp.swapaxes(g, 1, 2)
     for kernel, operands in ((tpu_1d.convolution, (x, w)), (tpu_1d.kernel_gradient, (x, g))):
         got = kernel(*operands, plan, **options, interpret=params)
         np.testing.assert_array_equal(got, kernel(*operands, plan, **options, interpret=True))
@@ -241,7 +263,6 @@ REFUSED = {
         (2, 1, 4),
         {"groups": 4, "dilation": 1200, "padding": "CAUSAL"},
     ),
-    "3 spatial axes": ((1, 9, 9, 9, 4), (2, 2, 2, 1, 4), {"groups": 4}),
 }
 
 

@@ -240,7 +240,6 @@ def test_every_plan_fits_and_reads_an_image_little_more_than_once():
         ((1, 9, 9, 4), (3, 3, 1, 8), {"groups": 4}, "2 outputs a channel"),
         ((1, 9, 9, 4), (3, 3, 4, 4), {}, "it is not depthwise"),
         ((1, 8, 200_000, 2), (3, 3, 1, 2), {"groups": 2}, "bytes of a block and its halo"),
-        ((1, 9, 9, 9, 2), (3, 3, 3, 1, 2), {"groups": 2}, "3 spatial axes"),
     ],
 )
 def test_what_is_refused_is_told_why(x, w, options, because):

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import re
 
 import jax
 import jax.export
@@ -137,6 +138,48 @@ def test_the_kernels_of_one_axis_compile(chip, dtype):
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 6
 
 
+@needs_compiler
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_one_axis_turn_time_and_channels_on_the_chip(chip, dtype):
+    """Few channels have time in the lanes: it is read as it lies, in one block and in several."""
+    for size in (1000, 2500):
+        x = jax.ShapeDtypeStruct((3, size, 72), dtype)
+        w = jax.ShapeDtypeStruct((4, 1, 72), dtype)
+
+        def run(x, w):
+            conv = functools.partial(jaxdil.conv, groups=72, padding="CAUSAL")
+            y, pullback = jax.vjp(functools.partial(conv, method="pallas_tpu"), x, w)
+            return y, pullback(y)
+
+        text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
+        assert text.count('custom_call_target="tpu_custom_call"') == 3
+        # Neither image is copied into another order.
+        assert not re.search(rf"\[3,{size},72\]\S* (copy|transpose)\(", text)
+
+
+@needs_compiler
+def test_channels_before_time_are_not_copied(v5e):
+    x, w = (jax.ShapeDtypeStruct(s, "bfloat16") for s in ((2, 256, 1024), (4, 1, 256)))
+    run = functools.partial(jaxdil.conv, groups=256, data_format="NCW", method="pallas_tpu")
+    text = tpu.lowered(run, (x, w), v5e).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 1
+    assert not re.search(r"\[2,(256,1024|1024,256)\]\S* (copy|transpose)\(", text)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+@pytest.mark.parametrize("frames", [256, 1100])
+def test_a_chunk_goes_through_memory_once(frames, chip, dtype):
+    """Behind carried frames, which the kernel reads from where they are."""
+    w = jnp.ones((4, 256, 1), dtype)
+    state = jaxdil.streaming.init((2, 256), w, depthwise=True, dilation=5)
+    x = jax.ShapeDtypeStruct((2, frames, 256), dtype)
+    program = tpu.lowered(jaxdil.streaming.chunk, (state, x, w), tpu.device_of(chip)).compile()
+    assert program.as_text().count('custom_call_target="tpu_custom_call"') == 1
+    # They are not laid out in front of it.
+    assert f"[2,{frames + 15},256]" not in program.as_text()
+
+
 # Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.
 IMAGES = {
     "3x3": ((1, 30, 24, 130), 3, {}),
@@ -161,6 +204,46 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+
+
+# Columns, planes and examples in the sublanes; a plane of the ring is more than its channels.
+VOLUMES = {
+    "columns": ((1, 13, 20, 20, 108), (1, 1, 1)),
+    "planes, strided": ((1, 16, 14, 14, 216), (1, 2, 2)),
+    "examples": ((8, 13, 12, 12, 130), (2, 1, 1)),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", VOLUMES)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_volumes_compile(chip, dtype, name):
+    x_shape, stride = VOLUMES[name]
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in (x_shape, (3, 3, 3, 1, x_shape[-1])))
+
+    def run(x, w):
+        conv = functools.partial(jaxdil.conv, groups=x_shape[-1], stride=stride)
+        y, pullback = jax.vjp(lambda x: conv(x, w, method="pallas_tpu"), x)
+        return y, pullback(y)
+
+    compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("stride", [1, (1, 2, 2)])
+def test_depthwise_volumes_go_to_the_kernel_and_large_ones_of_many_examples_to_lax(batch, stride):
+    def chosen(size):
+        x, w = jnp.zeros((batch, *size, 64), "bfloat16"), jnp.zeros((3, 3, 3, 64, 1), "bfloat16")
+        args = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, w))
+        fn = functools.partial(jaxdil.depthwise_conv, stride=stride)
+        rows = jaxdil.explain(fn, platform="tpu")(*args)
+        return {row.role: row.method for row in rows}
+
+    both = ("forward", "input gradient")
+    assert {chosen((4, 16, 16))[role] for role in both} == {"pallas_tpu"}
+    large = "slabs" if batch < 8 else "xla"
+    assert {chosen((4, 200, 200))[role] for role in both} == {large}
 
 
 @needs_compiler

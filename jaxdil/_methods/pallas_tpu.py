@@ -2,37 +2,41 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis and of images, and their gradients. What a kernel does and
-which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it is
-interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, and their gradients. What a kernel
+does and which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it
+is interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
 
+_PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
+
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs a depthwise convolution along one axis or of images, or its kernel gradient."""
+    """Needs a depthwise convolution of up to three axes, or its kernel gradient of up to two."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
-    if problem.rank not in (1, 2):
-        return f"pallas_tpu: {problem.rank} spatial axes, and it serves one or two"
-    why = (plan_1d if problem.rank == 1 else plan_2d).reason(problem)
+    if problem.rank not in _PLANS:
+        return f"pallas_tpu: {problem.rank} spatial axes, and it serves one to three"
+    why = _PLANS[problem.rank].reason(problem)
     return why and f"pallas_tpu: {why}"
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
-    kernels = _rows if problem.rank == 1 else _images
-    return kernels(x, w, problem, interpret=conv.platform != "tpu")
+    kernels = {1: _rows, 2: _images, 3: _volumes}
+    return kernels[problem.rank](x, w, problem, interpret=conv.platform != "tpu")
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
@@ -42,10 +46,24 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> j
     if problem.batch_groups > 1:
         # (C, T, N) and (P, N, C) as image and cotangent lie in memory.
         x, g = transpose(x, (2, 1, 0)), transpose(w, (1, 0, 2))
-        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return dw.reshape(problem.y_shape)
+        if not plan.turned:
+            dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
+            return dw.reshape(problem.y_shape)
+        x, g = _turned(x), _turned(g)
+        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=np.float32, interpret=interpret)
+        dw = dw.reshape(plan.taps, problem.channels, problem.batch).sum(1)
+        return dw.astype(problem.out_dtype).reshape(problem.y_shape)
     w = w.reshape(problem.kernel[0], problem.channels)
-    return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    if not plan.turned:
+        return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    w = jnp.tile(w, (1, problem.batch))
+    y = tpu_1d.convolution(_turned(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
+    return transpose(y.reshape(problem.batch, problem.channels, -1), (0, 2, 1))
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    """(N, T, C) as (1, N C, T): as it lies in memory, where lanes are better filled so."""
+    return transpose(x, (0, 2, 1)).reshape(1, -1, x.shape[1])
 
 
 def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
@@ -61,3 +79,14 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
         return dw.reshape(problem.y_shape)
     w = w.reshape(*problem.kernel, problem.channels)
     return tpu_2d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+
+
+def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+    from jaxdil._pallas import tpu_3d
+
+    plan = plan_3d.plan_of(problem)
+    first, second, third = plan.order
+    x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
+    w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
+    y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4))

@@ -6,6 +6,10 @@ Channels lie in the 128 lanes of a register, time in its 8 sublanes. A block of 
 same block of x and what lies just before and after it: those halos are two more blocks of x, read
 again, so that the blocks depend on nothing but x and may come in any order. Rows are powers of two,
 which makes a halo divide a block.
+
+Where channels would leave lanes empty and time does not, the compiler lays out an array with time
+in the lanes. It is read and written as it lies there, and turned on the chip; channels of all
+examples lie beside each other then.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdil._pallas.axes import up
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason", "refusal"]
+__all__ = ["Plan", "is_turned", "plan_of", "reason", "refusal"]
 
-LANES = 128
+LANES, SUBLANES = 128, 8
 
 # Rows of the smallest block: two to a sublane, as half precision is packed.
 LEAST = 16
@@ -57,12 +62,20 @@ class Plan:
     hi: int
     masked: bool = False
     """Whether each frame of the output says which of the taps count for it."""
+    resumed: bool = False
+    """Whether frames before the first are there, and not padding."""
+    turned: bool = False
+    """Whether time lies in the lanes in memory; channels are those of all examples then."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
 
     def __post_init__(self) -> None:
         """Fill in the usual block."""
+        if not self.rows and self.turned:
+            # All frames in one block, which then has no halo, or few halos.
+            whole = up(max(self.size, self.positions), LANES)
+            object.__setattr__(self, "rows", min(whole, MOST_ROWS))
         if not self.rows:
             halo = max(self.before, self.after)
             # A mask comes with time in the lanes, and is turned a square at a time.
@@ -70,9 +83,9 @@ class Plan:
             wanted = max(least, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
             object.__setattr__(self, "rows", max(wanted, halo))
         if not self.lanes:
-            most = max(LANES, CHANNELS * ROWS // max(self.rows, ROWS))
-            whole = -(-self.channels // LANES) * LANES
-            object.__setattr__(self, "lanes", min(most, whole))
+            most = CHANNELS * ROWS // max(self.rows, ROWS) // LANES * LANES
+            whole = up(self.channels, LANES)
+            object.__setattr__(self, "lanes", max(min(most, whole), LANES))
 
     @property
     def reach(self) -> int:
@@ -87,18 +100,27 @@ class Plan:
     @property
     def before(self) -> int:
         """Rows of the halo before a block, 0 for none."""
-        return max(_power(self.lo), LEAST) if self.lo else 0
+        return max(_power(self.lo), self._least) if self.lo else 0
 
     @property
     def after(self) -> int:
         """Rows of the halo after a block, 0 for none."""
         ahead = self.reach - self.lo
-        return max(_power(ahead), LEAST) if ahead > 0 else 0
+        return max(_power(ahead), self._least) if ahead > 0 else 0
+
+    @property
+    def _least(self) -> int:
+        return LANES if self.turned else LEAST
+
+    @property
+    def alone(self) -> bool:
+        """Whether a block has all frames, so that its halos are padding and nothing is read."""
+        return max(self.size, self.positions) <= self.rows
 
     @property
     def windows(self) -> int:
         """Blocks of x that a step reads: one, and a halo on either side that has one."""
-        return 1 + (self.before > 0) + (self.after > 0)
+        return 1 if self.alone else 1 + (self.before > 0) + (self.after > 0)
 
     @property
     def window(self) -> int:
@@ -108,7 +130,8 @@ class Plan:
     def bytes(self, x_size: int, y_size: int) -> int:
         """Bytes read and written, halos and masks too, for numbers of so many bytes."""
         time = self.blocks[2]
-        read = self.size + time * (self.before + self.after)
+        halos = 0 if self.alone else time * (self.before + self.after)
+        read = self.size + halos + self.resumed * self.lo
         each = read * x_size + self.positions * y_size
         masks = time * self.rows * 4 if self.masked else 0
         return self.batch * (self.channels * each + self.blocks[1] * masks)
@@ -120,7 +143,8 @@ class Plan:
     @property
     def padded(self) -> list[tuple[int, int, int]]:
         """Where a window has padding that an output reads: block, first row, row after the last."""
-        spans = [(0, self.before - self.lo, self.before)] if self.lo else []
+        padding = self.lo and not self.resumed
+        spans = [(0, self.before - self.lo, self.before)] if padding else []
         for block in range(self.blocks[2] if self.hi > 0 else 0):
             end = self.size - block * self.rows + self.before
             first, stop = max(end, 0), min(end + self.hi, self.window)
@@ -135,27 +159,28 @@ class Plan:
 
 def plan_of(problem: Problem) -> Plan:
     """The plan of a depthwise convolution or of its kernel gradient."""
-    ((lo, hi),) = problem.padding
+    ((lo, hi),), size = problem.padding, problem.size[0]
+    batch, channels = problem.batch, problem.channels
+    taps, dilation = problem.kernel[0], problem.dilation[0]
     if problem.batch_groups > 1:
         # x (C, T, N) with w (P, N, C): taps are the positions, which lie `stride` apart.
-        return Plan(
-            batch=problem.channels,
-            size=problem.size[0],
-            channels=problem.batch,
-            taps=problem.positions[0],
-            dilation=problem.stride[0],
-            lo=lo,
-            hi=hi - _rest(problem),
-        )
-    return Plan(
-        batch=problem.batch,
-        size=problem.size[0],
-        channels=problem.channels,
-        taps=problem.kernel[0],
-        dilation=problem.dilation[0],
-        lo=lo,
-        hi=hi,
-    )
+        batch, channels = channels, batch
+        taps, dilation = problem.positions[0], problem.stride[0]
+        hi -= _rest(problem)
+    first = problem.channels_first and problem.batch_groups == 1
+    if is_turned(size, channels, channels_first=first):
+        return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
+    return Plan(batch, size, channels, taps, dilation, lo, hi)
+
+
+def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
+    """Whether the compiler lays out (N, T, C) with time in the lanes, whole tiles of channels.
+
+    Of two that fill the lanes alike it takes the last axis, and that of (N, C, T) is time.
+    """
+    turned, straight = up(size, LANES) * channels, size * up(channels, LANES)
+    fuller = turned <= straight if channels_first else turned < straight
+    return channels % SUBLANES == 0 and fuller
 
 
 def _rest(problem: Problem) -> int:

@@ -31,6 +31,8 @@ __all__ = [
     "plan_of",
     "plans_of",
     "reason",
+    "together",
+    "whole",
 ]
 
 LANES, SUBLANES = 128, 8
@@ -56,7 +58,7 @@ STEP, TILE = 400, 60
 STAGED, CHECKED, COPIED, TAP, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.6
 
 
-def _together(batch: int, columns: int) -> int:
+def together(batch: int, columns: int) -> int:
     """How many images the compiler would lay into the sublanes of a tile; 0 if columns."""
     if columns % SUBLANES == 0:
         return 0
@@ -149,30 +151,30 @@ class Plan:
     def memory(self) -> int:
         """Bytes in the memory on the chip: two of each block, one being copied."""
         taps, register = math.prod(self.kernel), SUBLANES * LANES * 4
-        x, y = self._copied
-        work = self._registers(*self.image[:2])
+        x, y = self.copied
+        work = self.registers(*self.image[:2])
         if self.result is not None:
-            work += self._registers(*self.result[:2])
+            work += self.registers(*self.result[:2])
         if self.is_gradient:
             work += taps * self.tiles
         return 2 * (x + y) + (work + 2 * taps * self.tiles) * register
 
-    def _registers(self, rows: int, columns: int) -> int:
+    def registers(self, rows: int, columns: int) -> int:
         """Registers that some rows of some columns fill."""
         return rows * (columns if self.together else -(-columns // SUBLANES))
 
     @property
-    def _copied(self) -> tuple[int, int]:
+    def copied(self) -> tuple[int, int]:
         """Bytes of a block of x, and of y or the cotangent, as they lie in tiles."""
         each = self.images * up(self.wide, LANES) * (self.together or SUBLANES)
-        x = self._registers(self.window, self.columns.size) * self.itemsizes[0]
-        y = self._registers(self.out_rows, self.positions[1]) * self.itemsizes[1]
+        x = self.registers(self.window, self.columns.size) * self.itemsizes[0]
+        y = self.registers(self.out_rows, self.positions[1]) * self.itemsizes[1]
         return each * x, each * y
 
     @property
     def moved(self) -> int:
         """Bytes copied to and from the memory of the chip."""
-        return math.prod(self.grid) * sum(self._copied)
+        return math.prod(self.grid) * sum(self.copied)
 
     @property
     def reordered(self) -> int:
@@ -183,8 +185,8 @@ class Plan:
                 ((self.rows.size, self.columns.size), self.positions), self.itemsizes, strict=True
             )
         )
-        usual_x = _together(self.batch, self.columns.size)
-        usual_y = _together(self.batch, self.positions[1])
+        usual_x = together(self.batch, self.columns.size)
+        usual_y = together(self.batch, self.positions[1])
         return x * (usual_x != self.together) + y * (usual_y != self.together)
 
     @property
@@ -194,10 +196,10 @@ class Plan:
         for row in self.rows.phases:
             height = min(self.height, row.outputs)
             for column in self.columns.phases:
-                registers = self._registers(height, column.outputs)
+                registers = self.registers(height, column.outputs)
                 outputs += registers
                 taps += registers * len(row.taps) * len(column.taps)
-        staged = self._registers(self.window, self.columns.size)
+        staged = self.registers(self.window, self.columns.size)
         work = staged * (STAGED if self.blocks == 1 else CHECKED)
         if self.is_gradient:
             work += taps * CORRELATED
@@ -212,10 +214,10 @@ class Plan:
 
         The first block must have come and the last be written before and after that.
         """
-        x, y = self._copied
+        x, y = self.copied
         copied = (x + y) / bytes_a_cycle
         each = max(copied, self.instructions) + STEP
-        cleared = self.grid[0] * self._registers(*self.image[:2])
+        cleared = self.grid[0] * self.registers(*self.image[:2])
         reordered = self.reordered / REORDERED
         return math.ceil(math.prod(self.grid) * each + copied + cleared + reordered)
 
@@ -230,8 +232,8 @@ def plan_of(problem: Problem) -> Plan | None:
     return min(fitting, key=Plan.cycles, default=None)
 
 
-def plans_of(problem: Problem) -> Iterator[Plan]:
-    """All ways to cut a convolution into blocks that are looked at."""
+def plans_of(problem: Problem, orders: set[int] | None = None) -> Iterator[Plan]:
+    """All ways to cut a convolution into blocks that are looked at, of images together or not."""
     gradient = problem.batch_groups > 1
     # A kernel gradient (C, H, W, N) with (P, Q, N, C) is described by the convolution that it is
     # the gradient of.
@@ -243,8 +245,8 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
         stride, dilation = dilation, stride
         batch, channels = channels, batch
     y_dtype = problem.w_dtype if gradient else problem.out_dtype
-    orders = {_together(batch, size) for size in (problem.size[1], positions[1])} | {0}
-    for together in sorted(orders):
+    usual = {together(batch, size) for size in (problem.size[1], positions[1])} | {0}
+    for beside in sorted(usual if orders is None else orders):
         rows, columns = (
             axis_of(n, k, p, s, d, a, lo, unit)
             for n, k, p, s, d, a, (lo, _), unit in zip(
@@ -255,7 +257,7 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
                 dilation,
                 problem.input_dilation,
                 problem.padding,
-                (1, 1 if together else SUBLANES),
+                (1, 1 if beside else SUBLANES),
                 strict=True,
             )
         )
@@ -268,7 +270,7 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
             columns=columns,
             is_gradient=gradient,
             itemsizes=(problem.x_dtype.itemsize, y_dtype.itemsize),
-            together=together,
+            together=beside,
             height=rows.outputs,
             images=1,
             tiles=1,
@@ -276,10 +278,16 @@ def plans_of(problem: Problem) -> Iterator[Plan]:
         # Rows are computed eight at a time.
         heights = {up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
         for tiles in _divisors(plan.all_tiles):
-            for images in _divisors(batch // max(together, 1)):
+            for images in _divisors(batch // max(beside, 1)):
                 yield dataclasses.replace(plan, tiles=tiles, images=images)
             for height in sorted(h for h in heights if h < rows.outputs):
                 yield dataclasses.replace(plan, tiles=tiles, height=height)
+
+
+def whole(problem: Problem, beside: int) -> Plan:
+    """The plan whose blocks are one image, or ``beside`` together, of 128 channels."""
+    plans = plans_of(problem, {beside})
+    return next(p for p in plans if p.tiles == p.images == p.blocks == 1)
 
 
 def _divisors(n: int) -> list[int]:

@@ -40,15 +40,17 @@ def convolution(
     *,
     dtype: Any,
     bits: jax.Array | None = None,
+    past: jax.Array | None = None,
     interpret: Any = False,
 ) -> jax.Array:
     """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C).
 
-    Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set.
+    Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set. Where the plan is
+    resumed, ``past`` (N, lo, C) are the frames before the first.
     """
 
     def at(n: Any, c: Any, t: Any) -> tuple[Any, ...]:
-        return n, t, c
+        return _order(plan, n, t, c)
 
     windows = _windows(plan, at)
     return pl.pallas_call(
@@ -58,15 +60,16 @@ def convolution(
             *windows,
             pl.BlockSpec((plan.taps, plan.lanes), lambda n, c, t: (0, c)),  # noqa: ARG005
             *_mask_spec(plan, at),
+            *_past_spec(plan),
         ],
-        out_specs=pl.BlockSpec((1, plan.rows, plan.lanes), at),
-        out_shape=like(x, (plan.batch, plan.positions, plan.channels), dtype),
+        out_specs=pl.BlockSpec(_order(plan, 1, plan.rows, plan.lanes), at),
+        out_shape=like(x, _order(plan, plan.batch, plan.positions, plan.channels), dtype),
         scratch_shapes=_scratch(plan),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         cost_estimate=_cost(plan, x.dtype, dtype),
         name="jaxdil_depthwise_1d",
         interpret=interpret,
-    )(*[x] * len(windows), w, *_in_blocks(bits, plan))
+    )(*[x] * len(windows), w, *_in_blocks(bits, plan), *([] if past is None else [past]))
 
 
 @narrow
@@ -83,7 +86,7 @@ def kernel_gradient(
     batch, channels, time = plan.blocks
 
     def at(c: Any, n: Any, t: Any) -> tuple[Any, ...]:
-        return n, t, c
+        return _order(plan, n, t, c)
 
     windows = _windows(plan, at)
     return pl.pallas_call(
@@ -91,7 +94,7 @@ def kernel_gradient(
         grid=(channels, batch, time),
         in_specs=[
             *windows,
-            pl.BlockSpec((1, plan.rows, plan.lanes), at),
+            pl.BlockSpec(_order(plan, 1, plan.rows, plan.lanes), at),
             *_mask_spec(plan, at),
         ],
         out_specs=pl.BlockSpec((plan.taps, plan.lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
@@ -117,6 +120,18 @@ def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
 # --- the window -----------------------------------------------------------------------------------
 
 
+def _order(plan: Plan, n: Any, t: Any, c: Any) -> tuple[Any, ...]:
+    """Something of each axis in the order in memory."""
+    return (n, c, t) if plan.turned else (n, t, c)
+
+
+def _part(ref: Any, plan: Plan, row: Any, rows: int, lane: int) -> Any:
+    """Some rows of 128 channels of a block, in single precision, time in the sublanes."""
+    times, channels = pl.ds(row, rows), slice(lane, lane + LANES)
+    part = ref[(0, *_order(plan, 0, times, channels)[1:])].astype(jnp.float32)
+    return part.T if plan.turned else part
+
+
 def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpec]:
     """The blocks of x for a step: the halo before, the block itself, the halo after.
 
@@ -127,11 +142,13 @@ def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpe
         last, times = (plan.size - 1) // rows, plan.rows // rows
 
         def index(*step: Any) -> tuple[Any, ...]:
-            n, t, c = at(*step)
-            return n, jnp.clip(t * times + shift, 0, last), c
+            n, t, c = _order(plan, *at(*step))
+            return _order(plan, n, jnp.clip(t * times + shift, 0, last), c)
 
-        return pl.BlockSpec((1, rows, plan.lanes), index)
+        return pl.BlockSpec(_order(plan, 1, rows, plan.lanes), index)
 
+    if plan.alone:
+        return [spec(plan.rows, 0)]
     specs = [spec(plan.before, -1)] if plan.before else []
     specs.append(spec(plan.rows, 0))
     if plan.after:
@@ -139,16 +156,28 @@ def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpe
     return specs
 
 
-def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan) -> None:
+def _past_spec(plan: Plan) -> list[pl.BlockSpec]:
+    """The frames before the first, for whichever block."""
+    block = (1, plan.lo, plan.lanes)
+    return [pl.BlockSpec(block, lambda n, c, t: (n, 0, c))] if plan.resumed else []  # noqa: ARG005
+
+
+def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan, past: Any = None) -> None:
     """Write the window of 128 channels of the t-th block of an example."""
-    start = 0
+    start = plan.before if plan.alone else 0
     for ref in refs:
-        rows = ref.shape[1]
+        _, rows, _ = _order(plan, *ref.shape)
         for at in range(0, rows, CHUNK):
             count = min(CHUNK, rows - at)
-            part = ref[0, at : at + count, lane : lane + LANES].astype(jnp.float32)
-            z[start + at : start + at + count, :] = part
+            z[start + at : start + at + count, :] = _part(ref, plan, at, count, lane)
         start += rows
+    if past is not None:
+
+        @pl.when(t == 0)
+        def _() -> None:
+            part = past[0, :, lane : lane + LANES].astype(jnp.float32)
+            z[plan.before - plan.lo : plan.before, :] = part
+
     # Zeros where an output reads padding. What no output reads may be anything.
     for block, first, stop in plan.padded:
 
@@ -216,6 +245,7 @@ def _convolve(*refs: Any, plan: Plan) -> None:
     each = iter(refs)
     x, w = [next(each) for _ in range(plan.windows)], next(each)
     bits = [next(each)] if plan.masked else []
+    past = next(each) if plan.resumed else None
     y, z, *mask = each
     t = pl.program_id(2)
     chunk = min(CHUNK, plan.rows)
@@ -224,7 +254,7 @@ def _convolve(*refs: Any, plan: Plan) -> None:
     if mask:
         _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, t, plan)
+        _fill(z, x, lane, t, plan, past)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
         def convolve(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
@@ -233,7 +263,9 @@ def _convolve(*refs: Any, plan: Plan) -> None:
                 term = z[pl.ds(row + plan.row(j), rows), :] * tap
                 term = _masked(term, mask[0], j, row) if mask else term
                 total = term if total is None else total + term
-            y[0, pl.ds(row, rows), lane : lane + LANES] = total.astype(y.dtype)
+            total = total.T if plan.turned else total
+            at = _order(plan, 0, pl.ds(row, rows), slice(lane, lane + LANES))
+            y[at] = total.astype(y.dtype)
 
         _chunks(used, convolve)
 
@@ -260,7 +292,7 @@ def _correlate(*refs: Any, plan: Plan) -> None:
             """Add the terms of the first frames of this block."""
 
             def terms(row: Any, rows: int, carry: tuple[Any, ...], frames: int) -> tuple[Any, ...]:
-                part = g[0, pl.ds(row, rows), lane : lane + LANES].astype(jnp.float32)
+                part = _part(g, plan, row, rows, lane)
                 added = []
                 for j, total in enumerate(carry):
                     term = z[pl.ds(row + plan.row(j), rows), :] * part

@@ -12,7 +12,7 @@ computed phase by phase: each has taps of its own, and its outputs are stored in
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,11 +33,13 @@ __all__ = [
     "clear",
     "convolution",
     "cost",
+    "finish",
     "over",
     "repeat",
     "split",
     "stage",
     "steps",
+    "sums",
     "x_block",
     "y_block",
 ]
@@ -181,10 +183,10 @@ def steps(axis: Axis, first: Any, count: int, offset: Any) -> Any:
 def clear(image: Any) -> None:
     """Zeros everywhere; what is not written over stays the border."""
 
-    def row(r: Any) -> None:
-        image[r] = jnp.zeros(image.shape[1:], image.dtype)
+    def rows(r: Any, count: int) -> None:
+        image[pl.ds(r, count)] = jnp.zeros((count, *image.shape[1:]), image.dtype)
 
-    repeat(image.shape[0], row)
+    split(image.shape[0], COPIED, rows)
 
 
 def stage(x: Any, image: Any, plan: Plan, i: Any) -> None:
@@ -228,21 +230,31 @@ def _convolve(x: Any, w: Any, y: Any, image: Any, *results: Any, plan: Plan) -> 
         for phase in plan.rows.phases:
             for side in plan.columns.phases:
                 to = results[0] if results else out
-                _sums(image, w.at[:, :, lanes], to, plan, phase, side)
-        for result in results:
-
-            def copy(r: Any, count: int, result: Any = result) -> None:
-                rows = result[pl.ds(r, count), : plan.positions[1]]
-                out[pl.ds(r, count)] = rows.astype(out.dtype)
-
-            split(plan.out_rows, COPIED, copy)
+                sums([(0, image)], w.at[:, :, lanes], to, plan, phase, side)
+        if results:
+            finish(results[0], out, plan)
 
     over(plan, one)
 
 
-def _sums(image: Any, w: Any, y: Any, plan: Plan, phase: Phase, side: Phase) -> None:
-    """The outputs of one phase of rows and one of columns, some rows of some columns a time."""
-    many = len(phase.taps) * len(side.taps)
+def finish(result: Any, out: Any, plan: Plan) -> None:
+    """Round phases that were put in order."""
+
+    def copy(r: Any, count: int) -> None:
+        rows = result[pl.ds(r, count), : plan.positions[1]]
+        out[pl.ds(r, count)] = rows.astype(out.dtype)
+
+    split(plan.out_rows, COPIED, copy)
+
+
+def sums(
+    images: Sequence[tuple[int, Any]], w: Any, y: Any, plan: Plan, phase: Phase, side: Phase
+) -> None:
+    """The outputs of one phase of rows and one of columns, some rows of some columns a time.
+
+    Of several padded images, each with its own kernel of those in w, it is one sum.
+    """
+    many = len(images) * len(phase.taps) * len(side.taps)
     # So many sums that each weight is loaded for several, so few that they stay in registers.
     wide, high = (2, 8) if many <= 32 and (plan.together or side.outputs > SUBLANES) else (1, 16)
     if not plan.together:
@@ -250,7 +262,7 @@ def _sums(image: Any, w: Any, y: Any, plan: Plan, phase: Phase, side: Phase) -> 
     rows, columns = plan.rows, plan.columns
 
     def block(r: Any, height: int, q: Any, width: int) -> None:
-        def row_of_taps(total: Any, row: Any, offset: Any) -> Any:
+        def row_of_taps(total: Any, image: Any, row: Any, offset: Any) -> Any:
             for each in side.taps:
                 at = steps(rows, r, height, offset), steps(columns, q, width, each.offset)
                 weight = w[row * plan.kernel[1] + each.tap]
@@ -258,19 +270,24 @@ def _sums(image: Any, w: Any, y: Any, plan: Plan, phase: Phase, side: Phase) -> 
                 total = total + image[at] * weight
             return total
 
-        total = jnp.zeros((height, width, *image.shape[2:]), jnp.float32)
-        if many <= MOST_TAPS:
-            for each in phase.taps:
-                total = row_of_taps(total, *each)
-        else:
+        def taps_of(total: Any, image: Any, top: int) -> Any:
+            if many <= MOST_TAPS:
+                for each in phase.taps:
+                    total = row_of_taps(total, image, top + each.tap, each.offset)
+                return total
             # They lie evenly apart, as all taps of a phase do.
             first, second = phase.taps[0], phase.taps[min(1, len(phase.taps) - 1)]
             tap, offset = second.tap - first.tap, second.offset - first.offset
 
             def add(u: Any, total: Any) -> Any:
-                return row_of_taps(total, first.tap + tap * u, first.offset + offset * u)
+                row, start = top + first.tap + tap * u, first.offset + offset * u
+                return row_of_taps(total, image, row, start)
 
-            total = lax.fori_loop(np.int32(0), np.int32(len(phase.taps)), add, total)
+            return lax.fori_loop(np.int32(0), np.int32(len(phase.taps)), add, total)
+
+        total = jnp.zeros((height, width, *plan.image[2:]), jnp.float32)
+        for tap, image in images:
+            total = taps_of(total, image, tap * plan.kernel[0])
         to = (
             pl.ds(r * rows.step + phase.phase, height, rows.step),
             pl.ds(q * columns.step + side.phase, width, columns.step),

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
@@ -57,10 +58,21 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield beside and even and 1 < first <= 8, rule(2, "slabs", "groups, row by row")
         long = problem.rank == 1 < inner and first > problem.size[0] and not dilated
         yield long, rule(2, "space_to_batch", "groups, a kernel longer than the input")
-        yield volume, rule(3, "slabs", "3-D as sums of 2-D")
-        large = problem.rank == 1 and positions >= 64 and problem.channels >= 128
-        yield direct and large, rule(10, "pallas_tpu", "depthwise in 1-D")
         depthwise = inner == outer == 1
+        planes = depthwise and problem.rank == 3 and 1 < problem.taps <= 128
+        planes = planes and positions >= 196 and problem.channels >= 16
+        yield planes, rule(11, "pallas_tpu", "depthwise volumes of 16 channels and more")
+        # Sums of more examples go through memory once a tap.
+        volume = volume and (problem.batch < 8 or not depthwise)
+        yield volume, rule(3, "slabs", "3-D as sums of 2-D")
+        row = direct and problem.rank == 1 and positions >= 64
+        large = problem.channels >= 128
+        # Examples fill the lanes together; half of them empty, a long row takes as long as taps.
+        turned = row and is_turned(
+            problem.size[0], problem.channels, channels_first=problem.channels_first
+        )
+        turned = turned and (problem.batch * problem.channels >= 64 or positions <= 8192)
+        yield row and (large or turned), rule(10, "pallas_tpu", "depthwise in 1-D")
         image = problem.rank == 2 and problem.taps > 1 and positions >= 49
         usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
         image = image and depthwise and usual and problem.channels >= 64

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradients"]
@@ -29,8 +30,13 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     rows = problem.batch // problem.batch_groups
     channels = problem.batch_groups * outer
     depthwise = rows == outer == 1
+    turned = depthwise and problem.rank == 1 and samples >= 64
+    turned = turned and is_turned(problem.size[0], channels)
+    one = _rule(10, "pallas_tpu", "kernel gradient of a depthwise row, time in the lanes")
+    yield turned and problem.size[0] <= 2048, one
     thin = depthwise and max(problem.dilation, default=1) == 1 and _fills(problem, channels)
     yield thin, _rule(12, "columns", "kernel gradient, rows fill lanes better")
+    yield turned, one
     several = rows == 1 < outer
     yield several, _rule(1, "expand", "kernel gradient, a channel to several")
     many = rows <= 8 or samples * images >= 2048

@@ -28,6 +28,7 @@ from jaxdil.streaming._causal import (
     windows,
 )
 from jaxdil.streaming._registers import Geometry, State, keep, past, push
+from jaxdil.streaming._resumed import resumed
 
 __all__ = ["advance", "at_least", "check", "kept"]
 
@@ -67,6 +68,11 @@ def _chunk(
         frames, state = _pushed(state, x, ids)
         due = frames[:, state.wait :: geometry.stride[0]]
         y = windows(where, due, w, geometry, options) if due.shape[1] else None
+    elif ids is None and geometry.depthwise and geometry.stride == (1,):
+        before = past(state.frames, state.index)
+        y = _behind(where, before, x, w, geometry, options)
+        after = x if count >= geometry.span else jnp.concatenate([before, x], axis=1)
+        state = kept(after, None, geometry, 0)
     else:
         z = _after(state.frames, x, state.index)
         own = None if ids is None else _after(state.segments, ids, state.index)
@@ -76,6 +82,19 @@ def _chunk(
         y = whole(where, x[:, :0], w, geometry, None, options._replace(method="auto"))
     state = dataclasses.replace(state, wait=(state.wait - count) % geometry.stride[0])
     return (y[0], _map(state, lambda a: a[0])) if alone else (y, state)
+
+
+def _behind(
+    where: str, before: jax.Array, x: jax.Array, w: jax.Array, geometry: Geometry, options: Options
+) -> jax.Array:
+    """The outputs of all frames of x, those before it being the past."""
+
+    def laid_out(before: jax.Array, x: jax.Array, w: jax.Array) -> jax.Array:
+        z = jnp.concatenate([before, x], axis=1)
+        return valid(where, z, w, geometry, None, options)
+
+    dtype = np.dtype(options.preferred_element_type or x.dtype)
+    return resumed(laid_out, before, x, w, geometry.dilation[0], dtype, options.method)
 
 
 def _due(

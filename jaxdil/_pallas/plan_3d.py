@@ -1,0 +1,155 @@
+"""How the kernel for a TPU goes through a depthwise convolution of volumes: plane by plane.
+
+    y[n, r, p, q, c] = sum_{e, a, b}  x~[n, s r + d e - lo, s p + d a - lo, s q + d b - lo, c]
+                                      w[e, a, b, c]
+
+Planes of x come one after the other into a ring of padded planes in the memory on the chip, as many
+as the taps of the first axis reach. From them a plane of y is computed as an image is. So x is read
+once, and y written once. Which axis comes first, and which lies in the sublanes, is a matter of how
+the compiler lays out the larger of x and y, for a convolution does not care.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdil._pallas import plan_2d
+from jaxdil._pallas.axes import Axis, axis_of, up
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._problem import Problem
+
+__all__ = ["Plan", "plan_of", "reason"]
+
+# The axis in the sublanes (2 the columns, 3 the batch) -> the spatial axes in the order of memory.
+_ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One convolution of volumes."""
+
+    order: tuple[int, int, int]
+    """The spatial axes as the kernel has them: planes, rows, columns."""
+    planes: Axis
+    positions: int
+    """Planes of the output."""
+    taps: int
+    """Taps along the planes."""
+    plane: plan_2d.Plan
+    """A plane of each of some examples, by itself."""
+
+    @property
+    def ring(self) -> int:
+        """Planes in the memory on the chip: those that a step reads, or those that come with it."""
+        return max(self.planes.window(1), self.planes.stride)
+
+    @property
+    def late(self) -> int:
+        """Steps before the first that has outputs: planes come, as many as the stride at a time."""
+        planes = self.planes
+        missing = planes.window(1) - planes.stride - planes.lo
+        return max(-(-missing // planes.stride), 0)
+
+    @property
+    def steps(self) -> int:
+        """Steps from the first plane of x to the last of y."""
+        return self.late + self.planes.outputs
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks of channels, examples that do not lie together, and steps along the planes."""
+        return *self.plane.grid[:2], self.steps
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        """Bytes of the planes of x and of y that a step has."""
+        x, y = self.plane.copied
+        return x * self.planes.stride, y * self.planes.step
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip: two of each block, one being copied."""
+        work = self.ring * self.plane.registers(*self.plane.image[:2])
+        if self.plane.result is not None:
+            work += self.plane.registers(*self.plane.result[:2])
+        weights = 2 * self.taps * math.prod(self.plane.kernel)
+        return 2 * sum(self._block) + (work + weights) * SUBLANES * LANES * 4
+
+    @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        x, y = self.plane.copied
+        each = self.planes.size * x + up(self.positions, self.planes.step) * y
+        return self.grid[0] * self.grid[1] * each
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(problem: Problem) -> Plan:
+    """The plan of a depthwise convolution of volumes."""
+    x, y = (problem.batch, *problem.size), (problem.batch, *problem.positions)
+    lies = _in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
+    order = _ORDERS[lies]
+    first, *rest = order
+    image = problem.replace(
+        **{
+            name: tuple(getattr(problem, name)[axis] for axis in rest)
+            for name in ("size", "kernel", "stride", "padding", "input_dilation", "dilation")
+        }
+    )
+    together = plan_2d.together(problem.batch, 1) if lies == 3 else 0
+    planes = axis_of(
+        problem.size[first],
+        problem.kernel[first],
+        problem.positions[first],
+        problem.stride[first],
+        problem.dilation[first],
+        problem.input_dilation[first],
+        problem.padding[first][0],
+        1,
+    )
+    return Plan(
+        order=order,
+        planes=planes,
+        positions=problem.positions[first],
+        taps=problem.kernel[first],
+        plane=plan_2d.whole(image, together),
+    )
+
+
+def _in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
+    """The axis that the compiler lays into the sublanes: the last that leaves fewest empty."""
+    batch, *spatial = sizes
+
+    def share(n: int) -> float:
+        full = n in (2, 4) or (n == 1 and itemsize == 4)
+        return 1 if full else up(n, SUBLANES) / n
+
+    by_axis = {2: spatial[2], 1: spatial[1], 0: spatial[0], 3: batch}
+    return min(by_axis, key=lambda axis: share(by_axis[axis]))
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernel cannot serve a convolution of volumes, or None."""
+    if problem.batch_groups > 1:
+        return "a kernel gradient of volumes"
+    if problem.groups == 1:
+        return "it is not depthwise"
+    if problem.group_channels != 1:
+        return f"{problem.group_channels} channels a group, and it serves one"
+    if problem.out_channels != problem.groups:
+        return f"{problem.out_channels // problem.groups} outputs a channel, and it serves one"
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    plan = plan_of(problem)
+    reach = plan.planes.window(1) - 1
+    if plan.planes.lo > reach:
+        return f"padding {plan.planes.lo} of planes, beyond the kernel's reach of {reach}"
+    if plan.memory > MEMORY:
+        return f"{plan.memory} bytes of planes in the memory on the chip, of {MEMORY}"
+    return None

@@ -1,0 +1,212 @@
+"""The kernel of volumes for a TPU, interpreted: results, gradients, memory, refusals."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from geometries import geometry, judge, operands
+from jax.experimental.pallas import tpu as pltpu
+
+import jaxdil
+from jaxdil._pallas import plan_3d, tpu_3d
+
+PINNED = "pallas_tpu"
+
+
+def depthwise(name, size, kernel, channels=3, **options):
+    """A depthwise geometry."""
+    return geometry(name, size, kernel, channels=(channels,) * 2, groups=channels, **options)
+
+
+# Each axis in the sublanes, strides and rates of every axis, planes that come late and stay long.
+DEPTHWISE = (
+    depthwise("same", (5, 6, 7), (3, 3, 3), channels=130, batch=1, pad=(1, 1)),
+    depthwise(
+        "columns in the sublanes", (5, 4, 8), (2, 3, 2), batch=1, pad=((1, 0), (1, 1), (0, 1))
+    ),
+    depthwise("rows in the sublanes", (3, 8, 5), (3, 2, 3), batch=1, pad=(1, 1)),
+    depthwise("planes in the sublanes", (8, 5, 6), (3, 3, 2), batch=1, s=(1, 2, 2), pad=(1, 1)),
+    depthwise(
+        "eight together", (5, 5, 6), (3, 2, 4), batch=16, s=(2, 1, 3), d=(2, 1, 2), pad=(2, 3)
+    ),
+    depthwise("two together", (9, 5, 6), (2, 3, 1), s=(3, 1, 1), d=(1, 2, 1), pad=(1, 0)),
+    depthwise("causal", (6, 5, 5), (3, 3, 3), batch=3, pad=((2, 0), (1, 1), (1, 1))),
+    depthwise("ahead", (6, 5, 5), (3, 3, 3), batch=1, pad=((0, 4), (1, 1), (1, 1))),
+    depthwise("stride larger than the kernel", (8, 5, 6), (2, 1, 2), batch=1, s=(3, 2, 1)),
+    depthwise("a plane of padding first", (7, 4, 8), (4, 3, 3), batch=1, s=(3, 1, 1), pad=(3, 1)),
+    depthwise("valid", (5, 6, 4), (4, 3, 2), batch=1),
+    depthwise("many taps", (6, 7, 5), (5, 4, 5), batch=4, pad=(2, 2)),
+    depthwise(
+        "one tap along the planes", (4, 6, 5), (1, 3, 3), batch=1, pad=((0, 0), (1, 1), (1, 1))
+    ),
+)
+BY_NAME = {g.name: g for g in DEPTHWISE}
+TRANSPOSED = (
+    depthwise("transposed", (3, 5, 4), (3, 4, 3), batch=1, a=2, pad=(2, 1)),
+    depthwise(
+        "transposed, spread planes",
+        (5, 3, 4),
+        (2, 3, 3),
+        batch=4,
+        a=(3, 2, 1),
+        d=(2, 1, 1),
+        pad=(2, 2),
+    ),
+)
+CORE = ("same", "planes in the sublanes", "eight together")
+
+
+def each(geometries):
+    """Parametrized by geometry; those of CORE run with the oldest JAX too."""
+    return pytest.mark.parametrize(
+        "g",
+        [
+            pytest.param(
+                g, id=g.name.replace(" ", "_"), marks=[pytest.mark.core] if g.name in CORE else []
+            )
+            for g in geometries
+        ],
+    )
+
+
+def roles(g, *, by_input=True):
+    """The function of (x, w, c) that computes each role by the kernel, and by nothing else."""
+    options = {**g.options, "method": PINNED}
+
+    def run(x, w, c):
+        found = {"forward": jaxdil.conv(x, w, **options)}
+        if by_input:
+            dx = jaxdil.conv_input_grad(c, w, input_shape=g.x_shape, **options)
+            found["input gradient"] = dx
+        return found
+
+    return run
+
+
+def check(g, dtype, **options):
+    """Fail unless the kernel gives what the definition does."""
+    dtype = np.dtype(dtype)
+    for role, found in jax.jit(roles(g, **options))(*operands(g, dtype)).items():
+        judge(found, role, g, dtype)
+
+
+@each(DEPTHWISE)
+def test_forward_and_input_gradient(g):
+    check(g, np.float32)
+
+
+@each(TRANSPOSED)
+def test_transposed_convolutions_phase_by_phase(g):
+    check(g, np.float32, by_input=False)
+
+
+def test_each_order_of_axes_is_taken():
+    orders = {plan_3d.plan_of(problem_of(g)).order for g in DEPTHWISE}
+    assert orders == {(0, 1, 2), (0, 2, 1), (1, 2, 0)}
+
+
+@each([BY_NAME["planes in the sublanes"], BY_NAME["eight together"]])
+def test_half_precision_adds_up_in_single(g):
+    check(g, jax.numpy.bfloat16)
+
+
+def problem_of(g):
+    """The problem of a forward convolution."""
+    x, w = (jax.ShapeDtypeStruct(s, np.float32) for s in (g.x_shape, g.w_shape))
+    forward = functools.partial(jaxdil.conv, **g.options)
+    return jaxdil.explain(forward, platform="tpu", gradients=False)(x, w)[0].problem
+
+
+def test_second_derivatives():
+    g = BY_NAME["planes in the sublanes"]
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-3, 4, shape).astype(np.float32) for shape in (g.x_shape, g.w_shape))
+
+    def of_gradients(x, w, method):
+        def loss(x, w):
+            return (jaxdil.conv(x, w, **g.options, method=method) ** 2).sum()
+
+        dx, dw = jax.grad(loss, (0, 1))(x, w)
+        return (dx * x[:, ::-1]).sum() + (dw * w[::-1]).sum()
+
+    both = jax.jit(jax.grad(of_gradients, (0, 1)), static_argnums=2)
+    jax.tree.map(np.testing.assert_array_equal, both(x, w, f"{PINNED} or auto"), both(x, w, "xla"))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_special_sample_reaches_what_reads_it(value):
+    """And no more: what the ring held before, of another example too, is gone."""
+    g = depthwise("special", (5, 4, 8), (3, 2, 3), batch=2, pad=(1, 1))
+    x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
+    x[0, 4, 2, 3, 1] = x[0, 0, 1, 5, 2] = value
+    got = jaxdil.conv(x, w, **g.options, method=PINNED)
+    want = jaxdil.conv(x, w, **g.options, method="xla")
+    assert np.isfinite(want).any()
+    assert not np.isfinite(want).all()
+    np.testing.assert_array_equal(got, want)
+
+
+def test_batched_over_images_and_over_kernels():
+    g = BY_NAME["causal"]
+    x, w, _ = operands(g, np.dtype(np.float32))
+    conv = functools.partial(jaxdil.conv, **g.options, method=PINNED)
+    ys = jax.vmap(conv, (0, None))(np.stack([x, 2 * x]), w)
+    zs = jax.vmap(conv, (None, 0))(x, np.stack([w, -w]))
+    for y, factor in [(ys[0], 1), (ys[1], 0.5), (zs[0], 1), (zs[1], -1)]:
+        judge(y * factor, "forward", g, np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", ["same", "eight together", "ahead", "stride larger than the kernel"]
+)
+def test_nothing_is_read_that_was_not_written(name):
+    """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
+    g = BY_NAME[name]
+    x, w, _ = operands(g, np.dtype(np.float32))
+    plan = plan_3d.plan_of(problem_of(g))
+    there = (0, *(1 + axis for axis in plan.order), 4)
+    back = (0, *(1 + plan.order.index(axis) for axis in range(3)), 4)
+    w = w.reshape(*w.shape[:3], -1).transpose(*plan.order, 3)
+    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    y = tpu_3d.convolution(x.transpose(there), w, plan, dtype=np.float32, interpret=params)
+    judge(y.transpose(back), "forward", g, np.float32)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "because"),
+    [
+        ((1, 5, 9, 9, 4), (3, 3, 3, 2, 4), {"groups": 2}, "2 channels a group"),
+        ((1, 5, 9, 9, 4), (3, 3, 3, 1, 8), {"groups": 4}, "2 outputs a channel"),
+        ((1, 5, 9, 9, 4), (3, 3, 3, 4, 4), {}, "it is not depthwise"),
+        ((1, 5, 300, 304, 2), (3, 3, 3, 1, 2), {"groups": 2}, "bytes of planes in the memory"),
+        ((1, 5, 8, 8, 2), (3, 3, 3, 1, 2), {"groups": 2, "padding": 3}, "padding 3 of planes"),
+        ((1, 3, 3, 3, 3, 2), (2, 2, 2, 2, 1, 2), {"groups": 2}, "4 spatial axes"),
+    ],
+)
+def test_what_is_refused_is_told_why(x, w, options, because):
+    x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    with pytest.raises(jaxdil.MethodError, match=because):
+        jax.eval_shape(functools.partial(jaxdil.conv, **options, method=PINNED), x, w)
+
+
+@pytest.mark.core
+def test_kernel_gradients_are_refused():
+    x = jax.ShapeDtypeStruct((1, 5, 8, 8, 2), np.float32)
+    gradient = functools.partial(
+        jaxdil.conv_kernel_grad, kernel_shape=(3, 3, 3, 1, 2), groups=2, method=PINNED
+    )
+    with pytest.raises(jaxdil.MethodError, match="a kernel gradient of volumes"):
+        jax.eval_shape(gradient, x, x)
+
+
+@pytest.mark.core
+def test_other_dtypes_are_refused():
+    x, w = (jax.ShapeDtypeStruct(s, np.float16) for s in ((1, 5, 8, 8, 2), (3, 3, 3, 1, 2)))
+    with pytest.raises(jaxdil.MethodError, match="float16, and it serves float32 and bfloat16"):
+        jax.eval_shape(functools.partial(jaxdil.conv, groups=2, method=PINNED), x, w)
