@@ -165,9 +165,10 @@ SERVED = {
     "patches": (7, 7, 3),
     "expand": (10, 10, 10),
     "split": (10, 10, 10),
+    "exchange": (0, 0, 12),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
-    "cudnn": (30, 21, 23),
+    "cudnn": (30, 21, 11),
     "pallas_gpu": (10, 11, 10),
 }
 
@@ -806,3 +807,24 @@ def test_split_compiles_one_convolution_for_all_groups(groups):
     x, w = np.ones((1, 8, 8, 160), np.float32), np.ones((3, 3, 160 // groups, 160), np.float32)
     fn = functools.partial(jaxdil.conv, groups=groups, method="split")
     assert jax.jit(fn).lower(x, w).as_text().count("stablehlo.convolution") == 1
+
+
+# --- kernel gradients of transposed convolutions on a CPU -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "w", "stride", "method"),
+    [
+        ((8, 8), (3, 3, 16, 32), 2, "exchange"),
+        ((8, 8), (4, 4, 16, 32), 2, "exchange"),
+        ((8, 8), (2, 2, 16, 32), 2, "phases"),
+        ((8, 8), (2, 2, 3, 32), 2, "exchange"),
+        ((40,), (8, 16, 32), 4, "phases"),
+        ((40,), (9, 16, 32), 4, "exchange"),
+    ],
+)
+def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
+    conv = functools.partial(jaxdil.conv_transpose, stride=stride, padding="VALID")
+    x = jax.ShapeDtypeStruct((2, *size, w[-1]), np.float32)
+    *_, gradient = jaxdil.explain(conv, platform="cpu")(x, jax.ShapeDtypeStruct(w, np.float32))
+    assert gradient.method == method

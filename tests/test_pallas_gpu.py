@@ -401,7 +401,7 @@ RULES = {
     "patches": (geometry("", (64, 64), (16, 16), channels=(3, 8), s=16), SINGLE,
         ("xla", "G8 phases", "xla")),
     "transposed": (geometry("", (8, 8), (4, 4), channels=(8, 8), a=2, pad=(2, 2)), SINGLE,
-        ("G9 cudnn", "xla", "G9 cudnn")),
+        ("G9 cudnn", "xla", "G9 exchange")),
     "dense": (geometry("", (12, 12), (3, 3), channels=(8, 8), d=2, pad=(2, 2)), SINGLE,
         ("xla", "xla", "xla")),
     "dense, causal": (geometry("", (20,), (3,), channels=(8, 8), d=4, pad=(8, 0)), SINGLE,
