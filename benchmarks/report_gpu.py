@@ -23,6 +23,9 @@ the same run; where that was not measured there is none. Programs were compiled 
 compile times say nothing.\
 """
 
+# Methods that have become a part of another's, which compiles to what it was.
+PARTS = {"cudnn": "exchange"}
+
 _BY_NAME = {case.name: case for case in CASES}
 
 
@@ -51,7 +54,7 @@ def _row(key: tuple[str, str, str], records: Sequence[Record], least_batch: int)
         by["torch"] = best | {"contender": "torch"}
     choice = _choice(*key, least_batch)
     auto = by["auto"]
-    if choice.method != auto["method"]:
+    if choice.method not in (auto["method"], PARTS.get(auto["method"] or "")):
         taken = by["lax"] if choice.method == "xla" else by.get(choice.method)
         if taken is None or taken["status"] != "ok":
             reason = f"not measured: the rules now take {choice.method}"
