@@ -136,6 +136,8 @@ def _kept(problem: Problem, method: str) -> int:
             return math.prod(first) * x
         case "phases":
             return x + 2 * y
+        case "patches":
+            return max(x, y)
         case "correlate":
             return min(taps, 64) * x if problem.batch // problem.batch_groups > 8 else 3 * x
     return 0

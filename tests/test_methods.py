@@ -828,3 +828,25 @@ def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
     x = jax.ShapeDtypeStruct((2, *size, w[-1]), np.float32)
     *_, gradient = jaxdil.explain(conv, platform="cpu")(x, jax.ShapeDtypeStruct(w, np.float32))
     assert gradient.method == method
+
+
+# --- windows side by side on a CPU ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "methods"),
+    [
+        ((1, 32, 32, 3), (4, 4, 3, 16), 4, ("patches", "patches", "space_to_batch")),
+        ((1, 160, 160, 3), (16, 16, 3, 16), 16, ("patches", "patches", "xla")),
+        ((2, 160, 160, 3), (16, 16, 3, 16), 16, ("patches", "patches", "space_to_batch")),
+        ((1, 32, 32, 1), (4, 4, 1, 16), 4, ("patches", "patches", "space_to_batch")),
+        # The last row is not read; a kernel gradient does not see it.
+        ((1, 33, 32, 3), (4, 4, 3, 16), 4, ("xla", "patches", "space_to_batch")),
+        ((1, 32, 3), (4, 3, 16), 4, ("patches", "patches", "xla")),
+        ((1, 32, 32, 3), (4, 4, 3, 16), 2, ("xla", "xla", "xla")),
+    ],
+)
+def test_windows_side_by_side(x, w, stride, methods):
+    conv = functools.partial(jaxdil.conv, stride=stride, padding="VALID")
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    assert tuple(row.method for row in jaxdil.explain(conv, platform="cpu")(*like)) == methods

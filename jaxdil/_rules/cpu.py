@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C9.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C10.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -7,7 +7,8 @@ a window smaller than its output. The rest, and what is one matrix product, is o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,8 @@ from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
 __all__ = ["rules"]
+
+_Rule: TypeAlias = Callable[[int, str, str], Choice]
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -58,6 +61,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or enough
     wide = (single or inner >= 64) and (problem.rank > 1 or problem.taps <= 16)
     yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
+    if dense and single:
+        yield from _patches(problem, rule)
     few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
@@ -79,6 +84,24 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
+    """Windows side by side, of the image, of its gradient, of that of the kernel."""
+    ones, whole = (1,) * problem.rank, set(problem.padding) <= {(0, 0)}
+    steps = problem.stride, problem.dilation, problem.input_dilation
+    covered = zip(problem.positions, problem.kernel, problem.size, strict=True)
+    whole = whole and all(p * k == n for p, k, n in covered)
+    apart = problem.taps > 1 and whole and steps == (problem.kernel, ones, ones)
+    yield apart, rule(10, "patches", "windows that tile the image: one matrix product")
+    joined = problem.taps > 1 and steps == (ones, ones, problem.kernel)
+    yield joined, rule(10, "patches", "windows that tile the output: one matrix product")
+    taps = math.prod(problem.positions)
+    gradient = whole and steps == (ones, problem.positions, ones) and taps > 1
+    # Its batch is the channels: of a single image lax does large patches as well.
+    gradient = gradient and (taps <= 64 or problem.channels > 1)
+    what = "kernel gradient of patches: one matrix product"
+    yield gradient and problem.rank > 1, rule(10, "space_to_batch", what)
 
 
 def _is_wide(problem: Problem) -> bool:
