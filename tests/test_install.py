@@ -156,6 +156,7 @@ def test_a_pinned_method_serves_what_it_can(method):
     seen = set()
     calls = [(depthwise, W), (jax.grad(loss, 1), W)]
     calls += [(fn, dense) for fn in (transposed, dilated, embedded)]
+    calls += [(jax.grad(lambda x, w: transposed(x, w).sum(), 1), dense)]
     for fn, w in calls:
         expected = reference(fn, X, w)
         with jaxdil.installed(method=f"{method} or auto"):
