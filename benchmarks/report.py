@@ -55,10 +55,8 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
     """Write the page and its figures for some results; returns the paths."""
     docs = ROOT / "docs" if docs is None else docs
     page, written = [_INTRO], []
-    parts = [result for result in results if result.is_partial]
-    whole = [report_gpu.merged(parts)] if parts else []
-    others = [result for result in results if not result.is_partial]
-    for result in [*others[:1], *whole, *others[1:]]:
+    kinds = dict.fromkeys(result.kind for result in results)
+    for result in (_whole([r for r in results if r.kind == kind]) for kind in kinds):
         if result.benchmark == "streaming":
             page.append(report_streaming.section(result))
             continue
@@ -90,6 +88,14 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text("\n".join(page))
     return [docs / "benchmarks.md", *written]
+
+
+def _whole(results: Sequence[Result]) -> Result:
+    """Results of one kind as one."""
+    if not results[-1].is_partial or not results[-1].records:
+        return results[-1]
+    parts = report_compiled if results[-1].benchmark == "compiled" else report_gpu
+    return parts.merged(results)
 
 
 def _section(result: Result, names: dict[str, str]) -> str:

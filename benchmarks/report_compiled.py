@@ -8,7 +8,7 @@ from benchmarks.case import FAMILIES, MODES
 from benchmarks.markdown import bold, table
 from benchmarks.results import Record, Result, Row, geometric_mean, rows
 
-__all__ = ["NOISE", "megabytes", "section", "thousands", "unpriced"]
+__all__ = ["NOISE", "megabytes", "merged", "section", "thousands", "unpriced"]
 
 # An estimate is repeated exactly, but a copy more or less of a kernel is no difference.
 NOISE = 1.02
@@ -27,6 +27,23 @@ estimate write in jaxdil's program, and in lax's.\
 """
 
 
+def merged(results: Sequence[Result]) -> Result:
+    """Results for one chip as one, under the header of the newest: of each case the newest.
+
+    A case has its records from one result, so that jaxdil and lax are of one compiler.
+    """
+    order = sorted(results, key=lambda result: str(result.header["date"]))
+    newest, found = order[-1], dict[tuple[str, str], list[Record]]()
+    for result in order:
+        here: dict[tuple[str, str], list[Record]] = {}
+        for record in result.records:
+            key = record["case"], record["mode"]
+            here.setdefault(key, []).append(record | {"commit": result.header["commit"]})
+        found |= here
+    records = [record for records in found.values() for record in records]
+    return Result(newest.path, newest.header, records)
+
+
 def section(result: Result, picture: str) -> str:
     """The text about one result; ``picture`` is the file of its figure."""
     h, found = result.header, rows(result)
@@ -34,14 +51,20 @@ def section(result: Result, picture: str) -> str:
     peak = f"{chip['flops'] / 1e12:.0f} TFLOP/s in bfloat16, {chip['bandwidth'] / 1e9:.0f} GB/s"
     peak += f", {chip['clock'] / 1e9:.2f} GHz"
     versions = ", ".join(f"{name} {h[name]}" for name in ("jax", "jaxlib", "libtpu"))
-    again = f"{h['command']}\npython -m benchmarks report benchmarks/results/{result.path.name}"
+    commits = [record.get("commit", h["commit"]) for record in result.records]
+    older = [commit for commit in dict.fromkeys(commits) if commit != h["commit"]]
+    count = len({row.case for row in found})
+    about = f"{count} layers, {{dtype}}. {versions}, commit {h['commit']}"
+    if older:
+        there = len({r["case"] for r in result.records if r.get("commit") != h["commit"]})
+        about += f"; {there} of them, marked, as of commit {', '.join(older)}"
     dtype = f"all in {h['dtype']}" if h["dtype"] else "each in its own dtype"
     parts = [
         f"## {h['device']} ({h['device_kind']}), compiled only, {h['date'][:10]}",
         _INTRO,
-        f"{len({row.case for row in found})} layers, {dtype}. {versions}, commit {h['commit']}.",
+        f"{about.format(dtype=dtype)}.",
         f"Of the chip: {peak}.",
-        f"```sh\n{again}\n```",
+        f"```sh\n{h['command']}\npython -m benchmarks report\n```",
         "Geometric means of how many times fewer cycles than lax; in brackets the worst case.",
         _summary(found),
         "By rule of [Choosing a method](choosing-a-method.md):",
@@ -106,7 +129,7 @@ def _remarks(found: Sequence[Row]) -> str:
 
 
 def _full(found: Sequence[Row], result: Result) -> str:
-    chip = result.header["chip"]
+    chip, newest = result.header["chip"], result.header["commit"]
     columns = ("case", "layer", "mode", "roofline", "lax", "jaxdil", "over lax", "method")
     lines = [[*columns, "temporaries MB", "unpriced MB"]]
     for row in found:
@@ -115,7 +138,7 @@ def _full(found: Sequence[Row], result: Result) -> str:
         roof = max(any_["flops"] / chip["flops"], any_["bytes"] / chip["bandwidth"])
         lines.append(
             [
-                row.case,
+                row.case if any_.get("commit", newest) == newest else f"{row.case} (older)",
                 row.geometry.replace("*", "\\*"),
                 row.mode,
                 f"{roof * chip['clock'] / 1e3:.1f}",

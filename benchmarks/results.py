@@ -37,8 +37,8 @@ class Result(NamedTuple):
 
     @property
     def is_partial(self) -> bool:
-        """Whether others of its kind stand beside it: on a GPU families are measured apart."""
-        return self.header.get("clock") == "profiler"
+        """Whether others of its kind stand beside it: some cases are measured again, not all."""
+        return self.header.get("clock") == "profiler" or self.benchmark == "compiled"
 
 
 class Row(NamedTuple):
@@ -110,7 +110,11 @@ def newest() -> list[pathlib.Path]:
         msg = f"no result in {RESULTS}; first: python -m benchmarks run"
         raise FileNotFoundError(msg)
     paths = {*last.values(), *(r.path for r in found if r.is_partial)}
-    return sorted(paths, key=lambda path: (load(path).kind != "layers", load(path).kind, path))
+    kinds = {path: load(path).kind for path in paths}
+    order = {
+        kind: (kind != "layers", not kind.startswith("layers"), kind) for kind in kinds.values()
+    }
+    return sorted(paths, key=lambda path: (*order[kinds[path]], path))
 
 
 def rows(result: Result) -> list[Row]:

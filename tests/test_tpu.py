@@ -483,6 +483,20 @@ def test_the_report_says_what_was_compiled_what_lost_and_what_was_not(tmp_path):
     assert (tmp_path / "figures" / "cycles-a.svg").exists()
 
 
+def test_of_results_for_one_chip_the_newest_of_each_case_counts(tmp_path):
+    old = result(tmp_path / "a.jsonl", {"fwd": (8000, 4000), "dx": (1000, 500)})
+    new = result(tmp_path / "b.jsonl", {"fwd": (8000, 1000)})
+    old.header.update(date="2026-01-01", commit="aaa")
+    new.header.update(date="2026-01-02", commit="bbb")
+    for order in ([old, new], [new, old]):
+        report.write(order, docs=tmp_path)
+        page = (tmp_path / "benchmarks.md").read_text()
+        assert page.count("Nothing ran here.") == 1
+        assert "| grouped | 1 | 8.00 (8.00) | 2.00 (2.00) | - |" in page
+        assert "commit bbb; 1 of them, marked, as of commit aaa." in page
+        assert "| resnext-56 (older) |" in page
+
+
 def test_the_report_of_networks(tmp_path):
     header = result(tmp_path / "a.jsonl", {}).header | {"benchmark": "models-compiled"}
     shared = {"kind": "result", "case": "b0", "mode": "step", "shape": [4, 8, 3]}

@@ -92,16 +92,16 @@ def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     steps = problem.stride, problem.dilation, problem.input_dilation
     covered = zip(problem.positions, problem.kernel, problem.size, strict=True)
     whole = whole and all(p * k == n for p, k, n in covered)
-    apart = problem.taps > 1 and whole and steps == (problem.kernel, ones, ones)
-    yield apart, rule(10, "patches", "windows that tile the image: one matrix product")
+    # Large patches of a single image lax does as well.
+    what, enough = "windows that tile the image: one matrix product", problem.batch > 1
+    apart = whole and steps == (problem.kernel, ones, ones) and problem.taps > 1
+    yield apart and (problem.taps <= 64 or enough), rule(10, "patches", what)
     joined = problem.taps > 1 and steps == (ones, ones, problem.kernel)
     yield joined, rule(10, "patches", "windows that tile the output: one matrix product")
+    what, enough = "kernel gradient of patches: one matrix product", problem.channels > 1
     taps = math.prod(problem.positions)
-    gradient = whole and steps == (ones, problem.positions, ones) and taps > 1
-    # Its batch is the channels: of a single image lax does large patches as well.
-    gradient = gradient and (taps <= 64 or problem.channels > 1)
-    what = "kernel gradient of patches: one matrix product"
-    yield gradient and problem.rank > 1, rule(10, "space_to_batch", what)
+    gradient = whole and steps == (ones, problem.positions, ones) and taps > 1 < problem.rank
+    yield gradient and (taps <= 64 or enough), rule(10, "space_to_batch", what)
 
 
 def _is_wide(problem: Problem) -> bool:
