@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -169,6 +170,7 @@ def _compiled(
     name: str, fn: Callable[..., Any], args: tuple[Any, ...], mode: str
 ) -> tuple[Contender, np.ndarray, dict[str, Any]]:
     jitted = jax.jit(fn)
+    gc.collect()  # else what the last program left is collected while this one is traced
     started = time.perf_counter()
     traced = jitted.trace(*args)
     between = time.perf_counter()
