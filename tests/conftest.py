@@ -65,3 +65,14 @@ def user_defaults():
     configure(USER)
     yield
     configure(STRICT)
+
+
+@pytest.fixture
+def short_rows(monkeypatch):
+    """The kernel of rows for a TPU cuts short rows into several blocks."""
+    from jaxdil._pallas import plan_1d, tpu_1d
+
+    monkeypatch.setattr(plan_1d, "ROWS", 32)
+    monkeypatch.setattr(plan_1d, "CHANNELS", 128)
+    monkeypatch.setattr(plan_1d, "MOST_ROWS", 128)
+    monkeypatch.setattr(tpu_1d, "CHUNK", 16)

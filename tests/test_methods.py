@@ -850,3 +850,18 @@ def test_windows_side_by_side(x, w, stride, methods):
     conv = functools.partial(jaxdil.conv, stride=stride, padding="VALID")
     like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
     assert tuple(row.method for row in jaxdil.explain(conv, platform="cpu")(*like)) == methods
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "method"),
+    [
+        ((1, 64, 64, 1), (3, 3, 1, 64), 1, "taps"),
+        ((1, 64, 64, 1), (7, 7, 1, 64), 2, "xla"),
+        ((1, 64, 64, 1), (7, 7, 1, 16), 2, "taps"),
+        ((1, 16, 16, 16, 1), (3, 3, 3, 1, 64), 1, "taps"),
+    ],
+)
+def test_one_input_channel_goes_by_the_work_of_a_position(x, w, stride, method):
+    conv = functools.partial(jaxdil.conv, stride=stride)
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    assert jaxdil.explain(conv, platform="cpu", gradients=False)(*like)[0].method == method

@@ -18,12 +18,7 @@ from jaxdil._pallas import plan_1d, tpu_1d
 METHOD = "pallas_tpu"
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(plan_1d, "ROWS", 32)
-    monkeypatch.setattr(plan_1d, "CHANNELS", 128)
-    monkeypatch.setattr(plan_1d, "MOST_ROWS", 128)
-    monkeypatch.setattr(tpu_1d, "CHUNK", 16)
+pytestmark = pytest.mark.usefixtures("short_rows")
 
 
 def draw(seed, shape, dtype=jnp.float32):

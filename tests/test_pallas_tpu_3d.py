@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from geometries import geometry, judge, operands
 from jax.experimental.pallas import tpu as pltpu
+from test_pallas_tpu_2d import check
 
 import jaxdil
 from jaxdil._pallas import plan_3d, tpu_3d
@@ -70,35 +71,14 @@ def each(geometries):
     )
 
 
-def roles(g, *, by_input=True):
-    """The function of (x, w, c) that computes each role by the kernel, and by nothing else."""
-    options = {**g.options, "method": PINNED}
-
-    def run(x, w, c):
-        found = {"forward": jaxdil.conv(x, w, **options)}
-        if by_input:
-            dx = jaxdil.conv_input_grad(c, w, input_shape=g.x_shape, **options)
-            found["input gradient"] = dx
-        return found
-
-    return run
-
-
-def check(g, dtype, **options):
-    """Fail unless the kernel gives what the definition does."""
-    dtype = np.dtype(dtype)
-    for role, found in jax.jit(roles(g, **options))(*operands(g, dtype)).items():
-        judge(found, role, g, dtype)
-
-
 @each(DEPTHWISE)
 def test_forward_and_input_gradient(g):
-    check(g, np.float32)
+    check(g, np.float32, by_kernel=False)
 
 
 @each(TRANSPOSED)
 def test_transposed_convolutions_phase_by_phase(g):
-    check(g, np.float32, by_input=False)
+    check(g, np.float32, by_input=False, by_kernel=False)
 
 
 def test_each_order_of_axes_is_taken():
@@ -108,7 +88,7 @@ def test_each_order_of_axes_is_taken():
 
 @each([BY_NAME["planes in the sublanes"], BY_NAME["eight together"]])
 def test_half_precision_adds_up_in_single(g):
-    check(g, jax.numpy.bfloat16)
+    check(g, jax.numpy.bfloat16, by_kernel=False)
 
 
 def problem_of(g):

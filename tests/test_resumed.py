@@ -11,19 +11,14 @@ from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 
 import jaxdil
-from jaxdil import reference, streaming
+from jaxdil import _active, reference, streaming
 from jaxdil._pallas import plan_1d, tpu_1d
 
 METHOD = "pallas_tpu"
 NAME = "jaxdil_resumed_conv"
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(plan_1d, "ROWS", 32)
-    monkeypatch.setattr(plan_1d, "CHANNELS", 128)
-    monkeypatch.setattr(plan_1d, "MOST_ROWS", 128)
-    monkeypatch.setattr(tpu_1d, "CHUNK", 16)
+pytestmark = pytest.mark.usefixtures("short_rows")
 
 
 def whole(seed, shape, dtype=jnp.float32):
@@ -131,6 +126,27 @@ def test_a_program_says_which_convolution_it_is(chunk_of):
         state_of(args[0], args[2], 2), *args[1:]
     )
     assert [(row.x_shape, row.method) for row in rows] == [((1, 74, 128), "pallas_tpu")]
+
+
+class Measured:
+    """A table in which `taps` was the fastest everywhere."""
+
+    def ranking(self, problem, platform):
+        return [("taps", "measured")]
+
+
+def test_a_table_decides_for_chunks_as_for_all_else(chunk_of):
+    args = whole(2, FRAMES), whole(0, X), whole(1, W)
+
+    def kernels(traced):
+        return traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call")
+
+    def traced():
+        return jax.jit(chunk_of).trace(*args)
+
+    assert kernels(traced()) == 1
+    with _active.within(Measured()):
+        assert kernels(traced()) == 0
 
 
 @pytest.mark.parametrize("method", ["auto", METHOD])

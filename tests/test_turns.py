@@ -192,6 +192,11 @@ def test_turns_are_for_much_memory_alone():
     assert rows * 514 * 32 * 4 <= _turns.TURN
     # A kernel as tall as the image would read it all in every turn.
     assert _turns._rows(image.replace(kernel=(512, 3)), "taps") is None
+    # Products of groups are laid out anew before and after; patches, before or after.
+    mixed = small.replace(batch=32, kernel=(1, 1), groups=3, padding=((0, 0),) * 2)
+    assert _turns._kept(mixed, "taps") == 3 * 32 * 56 * 56 * 144 * 4
+    tiles = small.replace(batch=32, kernel=(2, 2), stride=(2, 2), groups=1, padding=((0, 0),) * 2)
+    assert _turns._kept(tiles, "patches") == 32 * 56 * 56 * 144 * 4
     # A kernel gradient's turns do not overlap: what is added up is added up once.
     gradient = problem((144, 56, 56, 32), (56, 56), out_channels=144, groups=1, batch_groups=144)
     assert 32 % _turns._images(gradient, "correlate") == 0

@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxdil._dispatch import may_stand
+from jaxdil._dispatch import choose
 from jaxdil._pallas import plan_1d
-from jaxdil._primitive import is_explicitly_sharded, lowered_by
+from jaxdil._primitive import choice_of, conv_p, is_explicitly_sharded, lowered_by
+from jaxdil._problem import Problem
+from jaxdil._roles import programs
 
 __all__ = ["resumed"]
 
 _resumed_p = Primitive("jaxdil_resumed_conv")
-
-# The least frames and channels that rule T10 takes.
-FRAMES, CHANNELS = 64, 128
 
 
 def resumed(
@@ -49,7 +49,7 @@ def resumed(
 
 
 def _serves(past: Any, x: Any, w: Any, dilation: int, dtype: Any, *, pinned: bool) -> bool:
-    """Whether the kernel can, and if it is not pinned, whether it is worth while."""
+    """Whether the kernel can, and is pinned or would be chosen on a TPU for frames laid out."""
     if x.ndim != 3 or w.shape[1:] != (x.shape[-1], 1):
         return False
     if any(map(is_explicitly_sharded, (past, x, w))):
@@ -57,12 +57,18 @@ def _serves(past: Any, x: Any, w: Any, dilation: int, dtype: Any, *, pinned: boo
     # A size may be a symbol, and nothing may be left to do.
     if not all(isinstance(n, int) and n for n in (*past.shape, *x.shape)):
         return False
-    _, size, channels = x.shape
-    if not pinned and (size < FRAMES or channels < CHANNELS):
-        return False
+    batch, size, channels = x.shape
     if plan_1d.is_turned(size, channels):
         return False  # a few frames lie across the lanes there
-    return plan_1d.refusal(_plan(past, x, w, dilation), x.dtype, w.dtype, dtype) is None
+    if plan_1d.refusal(_plan(past, x, w, dilation), x.dtype, w.dtype, dtype) is not None:
+        return False
+    laid_out = Problem(
+        batch=batch, size=(past.shape[1] + size,), channels=channels, kernel=w.shape[:1],
+        out_channels=channels, stride=(1,), padding=((0, 0),), input_dilation=(1,),
+        dilation=(dilation,), groups=channels, batch_groups=1,
+        x_dtype=np.dtype(x.dtype), w_dtype=np.dtype(w.dtype), out_dtype=np.dtype(dtype),
+    )  # fmt: skip
+    return pinned or choose(laid_out, platform="tpu").method == "pallas_tpu"
 
 
 def _plan(past: Any, x: Any, w: Any, dilation: int) -> plan_1d.Plan:
@@ -78,11 +84,28 @@ def _laid_out(program: ClosedJaxpr) -> Callable[..., jax.Array]:
     return run
 
 
+def _is_chosen(program: ClosedJaxpr, platform: str | None) -> bool:
+    """Whether the convolution of the program is the kernel's, where and for what it is lowered."""
+
+    def convolution(jaxpr: Jaxpr) -> Any:
+        for eqn in jaxpr.eqns:
+            if eqn.primitive is conv_p:
+                return eqn
+            for inner in programs(eqn):
+                if (found := convolution(inner)) is not None:
+                    return found
+        return None
+
+    eqn = convolution(program.jaxpr)
+    x, w, y = (v.aval for v in (*eqn.invars, *eqn.outvars))
+    return choice_of(x, w, y, eqn.params, platform).method == "pallas_tpu"
+
+
 def _lowering(platform: str | None) -> Any:
     """The kernel where it is pinned or the platform is its own, else the program."""
 
     def lowered(*arrays: jax.Array, program: ClosedJaxpr, dilation: int, pinned: bool) -> jax.Array:
-        if not pinned and (platform != "tpu" or not may_stand("pallas_tpu", platform)):
+        if not pinned and (platform != "tpu" or not _is_chosen(program, platform)):
             return _laid_out(program)(*arrays)
         from jaxdil._pallas import tpu_1d
 
