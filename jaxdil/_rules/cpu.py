@@ -66,7 +66,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
-    alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
+    channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
+    alone = problem.taps == 1 and not dilated
+    alone = alone and (channels >= 32 or (channels >= 8 and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
