@@ -91,6 +91,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
 
 def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Convolve) -> jax.Array:
     """Tap by tap, the positions of each phase of the first axis at once, and interleave them."""
+    if conv.platform == "cpu" and _is_whole(problem):
+        return _whole(x, w, problem, rest, conv)
     phases = _phases(problem)
     count = phases[0].outputs
     reaches = [p.stride * (count - 1) + p.dilation * (p.taps - 1) + 1 - p.lo for p in phases]
@@ -126,6 +128,32 @@ def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Conv
     y = jnp.stack(parts, 2)
     y = y.reshape(problem.batch, -1, *problem.y_shape[2:])
     return lax.slice_in_dim(y, 0, problem.positions[0], axis=1)
+
+
+def _is_whole(problem: Problem) -> bool:
+    """Whether every tap reads nearly all slabs, and they may be read as they lie."""
+    plain = problem.stride[0] == problem.input_dilation[0] == 1 and problem.kernel[0] <= MOST_SLABS
+    few = 4 * problem.size[0] <= 5 * problem.positions[0]
+    outputs = problem.kernel[0] * math.prod(problem.y_shape) * problem.sum_dtype.itemsize
+    return plain and few and (not _is_heavy(problem) or outputs <= 2 * problem.bytes)
+
+
+def _whole(
+    x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Convolve
+) -> jax.Array:
+    """Tap by tap, all slabs at once; what they give is moved, and not what they read."""
+    depth, positions, lo = problem.size[0], problem.positions[0], problem.padding[0][0]
+    rest = rest.replace(batch=problem.batch * depth, out_dtype=problem.sum_dtype)
+    x, w = x.reshape(rest.x_shape), w.reshape(w.shape[0], -1)
+    terms = []
+    for t in range(problem.kernel[0]):
+        kernel = lax.optimization_barrier(_at(w, t)).reshape(rest.w_shape)
+        y = conv(x, kernel, rest).reshape(problem.batch, depth, *problem.y_shape[2:])
+        at = problem.dilation[0] * t - lo
+        pads = [(0, 0, 0)] * y.ndim
+        pads[1] = (-at, positions + at - depth, 0)
+        terms.append(lax.pad(y, jnp.zeros((), y.dtype), pads))
+    return functools.reduce(lax.add, terms).astype(problem.out_dtype)
 
 
 def _added(part: Any, t: jax.Array, y: jax.Array) -> jax.Array:
