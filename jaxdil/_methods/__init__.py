@@ -53,8 +53,7 @@ class Method(Protocol):
 
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
-    "split",
-    "exchange",
+    *("split", "exchange", "even"),
     "space_to_batch",
     "cudnn",
     "pallas_tpu",
