@@ -47,9 +47,9 @@ def transpose(x: jax.Array, order: Sequence[int]) -> jax.Array:
         return x.reshape(shape)
     # Of a kernel of one tap only (I, O) are turned round, which a matrix product then reads as it
     # lies: XLA sees that of two axes, and copies for more.
-    ones = next(i for i, axis in enumerate(order) if axis != i or x.shape[axis] != 1)
-    x = lax.transpose(x.reshape(x.shape[ones:]), [axis - ones for axis in order[ones:]])
-    return x.reshape(shape)
+    if set(x.shape[:-2]) == {1} and order[-2:] == (x.ndim - 1, x.ndim - 2):
+        return lax.transpose(x.reshape(x.shape[-2:]), (1, 0)).reshape(shape)
+    return lax.transpose(x, order)
 
 
 def pad(x: jax.Array, pads: Sequence[tuple[int, int, int]], *, lines: bool) -> jax.Array:

@@ -810,6 +810,40 @@ def test_split_compiles_one_convolution_for_all_groups(groups):
     assert jax.jit(fn).lower(x, w).as_text().count("stablehlo.convolution") == 1
 
 
+# --- kernel gradients to few channels on a CPU ----------------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "exchanged"),
+    [
+        ((1, 12, 12, 32), (3, 3, 32, 3), {}, True),
+        ((1, 12, 12, 32), (3, 3, 32, 31), {"dilation": 2}, True),
+        ((1, 12, 32), (3, 32, 8), {}, True),
+        ((7, 12, 12, 64), (3, 3, 64, 16), {}, True),
+        ((8, 12, 12, 64), (3, 3, 64, 16), {}, False),
+        ((8, 12, 12, 64), (3, 3, 64, 33), {}, True),
+        ((8, 12, 12, 48), (3, 3, 48, 33), {}, False),
+        ((1, 12, 12, 64), (3, 3, 64, 32), {}, False),
+        ((1, 12, 12, 31), (3, 3, 31, 3), {}, False),
+        ((1, 12, 12, 32), (3, 3, 32, 3), {"stride": 2}, False),
+        ((1, 12, 12, 32), (1, 1, 32, 3), {}, False),
+    ],
+)
+def test_kernel_gradients_to_few_channels_are_exchanged(x, w, options, exchanged):
+    x, w = (integers(i, shape).astype(np.float32) for i, shape in enumerate((x, w)))
+    conv = functools.partial(jaxdil.conv, **options)
+    *_, row = jaxdil.explain(conv, platform="cpu")(x, w)
+    assert (row.method == "exchange") is exchanged
+    assert row.because.startswith("rule C12") is exchanged
+
+    def gradient(method):
+        fn = functools.partial(conv, method=method)
+        return jax.jit(jax.grad(lambda w: (fn(x, w) ** 2).sum()))(w)
+
+    np.testing.assert_array_equal(gradient("auto"), gradient("xla"))
+
+
 # --- an odd number of channels on a CPU -----------------------------------------------------------
 
 

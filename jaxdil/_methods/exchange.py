@@ -1,11 +1,13 @@
-"""A convolution of a dilated input, with x and w exchanged: then it is the kernel that is dilated.
+"""A convolution with x and w exchanged: where the input was dilated, it is the kernel then.
 
     y[b, t, o] = sum_{n, p} x~[b, (s t + p - lo) / a, n] w[p, n, o]
                = sum_{n, j} w[a j - s t + lo, n, o] x[b, j, n]
 
 The kernel gradient of a transposed convolution has a dilated input and a window as large as an
 image. That of an ordinary convolution of stride a is the same with the roles of input and cotangent
-exchanged, along a reversed t; and for those libraries have kernels.
+exchanged, along a reversed t; and for those libraries have kernels. Where the input is not dilated
+it is the gradient of the same convolution, to outputs that were its input channels: better on a CPU
+where those are the many.
 """
 
 from __future__ import annotations
@@ -24,17 +26,15 @@ __all__ = ["apply", "supports"]
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs a dilated input, a window larger than the output, and one group."""
+    """Needs a window larger than the output, one group, and no dilation of the kernel."""
     if problem.is_empty:
         return "exchange: nothing to compute"
-    if all(a == 1 for a in problem.input_dilation):
-        return "exchange: the input is not dilated"
     if problem.taps <= math.prod(problem.positions):
         return "exchange: a window no larger than the output; 'phases' serves it"
     if problem.groups != 1 or problem.batch_groups != 1:
         return "exchange: channels or batch are split into groups"
     if any(d != 1 for d in problem.dilation):
-        return "exchange: the kernel is dilated as well as the input"
+        return "exchange: the kernel is dilated"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C11.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C12.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -19,8 +19,8 @@ from jaxdil._problem import Problem
 
 __all__ = ["rules"]
 
-# Whether this is a JAX whose XLA has the library that takes channels in pairs, as far as we know.
-PAIRS = jax.__version_info__ >= (0, 10)
+# Whether this is a JAX whose XLA has the library that C11 was measured with.
+LIBRARY = jax.__version_info__ >= (0, 10)
 
 _Rule: TypeAlias = Callable[[int, str, str], Choice]
 
@@ -53,6 +53,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     )
     yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
+    if window and dense and single and math.prod(problem.positions) > 1:
+        yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
@@ -76,7 +78,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
-    pairs = PAIRS and problem.rank == 2 and single and not dilated and not window
+    pairs = LIBRARY and problem.rank == 2 and single and not dilated and not window
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
     enough = math.prod(problem.y_shape[:-1]) >= 256
     yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
@@ -112,6 +114,18 @@ def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     taps = math.prod(problem.positions)
     gradient = whole and steps == (ones, problem.positions, ones) and taps > 1 < problem.rank
     yield gradient and (taps <= 64 or enough), rule(10, "space_to_batch", what)
+
+
+def _is_lopsided(problem: Problem) -> bool:
+    """Whether the library that XLA calls has better kernels for x as the cotangent than for x.
+
+    Outputs are its lanes, which fewer than 32 leave empty; input channels are the batch here, and
+    the images the channels.
+    """
+    inner, outer = problem.batch, problem.out_channels
+    few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
+    uneven = 32 < outer < 64 and inner % 64 == 0
+    return problem.rank <= 2 and set(problem.dilation) == {1} and (few or uneven)
 
 
 def _is_wide(problem: Problem) -> bool:
