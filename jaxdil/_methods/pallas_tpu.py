@@ -12,10 +12,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
@@ -29,14 +30,33 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
         return f"pallas_tpu: {problem.rank} spatial axes, and it serves one to three"
-    why = _PLANS[problem.rank].reason(problem)
+    dense = problem.rank < 3 and problem.groups == problem.batch_groups == 1
+    why = (plan_dense if dense else _PLANS[problem.rank]).reason(problem)
     return why and f"pallas_tpu: {why}"
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
     kernels = {1: _rows, 2: _images, 3: _volumes}
-    return kernels[problem.rank](x, w, problem, interpret=conv.platform != "tpu")
+    dense = problem.groups == problem.batch_groups == 1
+    kernel = _dense if dense else kernels[problem.rank]
+    return kernel(x, w, problem, interpret=conv.platform != "tpu")
+
+
+def _dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+    from jaxdil._pallas import tpu_dense
+
+    plan = plan_dense.plan_of(problem)
+    assert plan is not None
+    if problem.turned:
+        rank = problem.rank
+        w = lax.rev(transpose(w, (*range(rank), rank + 1, rank)), range(rank))
+    if problem.rank == 1:
+        x, w = x[:, None], w[None]
+    y = tpu_dense.convolution(
+        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
+    )
+    return y.reshape(problem.y_shape)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

@@ -1,0 +1,255 @@
+"""How the kernel for a TPU cuts a dense convolution of rows or images into blocks.
+
+    y[n, p, q, o] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, i] w[a, b, i, o]
+
+A block of x is whole images, of w and y all channels or 128 or 256 of the output's. The images lie
+padded in the memory on the chip, once for each place that outputs begin to read their columns at,
+so that what a tap reads is whole registers. A row is an image one sample high.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdil._pallas.axes import Axis, axis_of, up
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._problem import Problem
+
+__all__ = ["LANES", "Plan", "plan_of", "reason"]
+
+# Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
+MOST_ROWS = 256
+
+# Products of 8 rows by 128 x 128 that are written out at the most.
+MOST_PRODUCTS = 8192
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One dense convolution, and its blocks."""
+
+    batch: int
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    positions: tuple[int, int]
+    rows: Axis
+    columns: Axis
+    turned: bool
+    """Whether the kernel is given turned round, its outputs before its inputs."""
+    itemsizes: tuple[int, int, int]
+    """Bytes of an element of x, of w and of y."""
+    images: int
+    """Images in a block."""
+    wide: int
+    """Outputs in a block."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Blocks of images and of output channels."""
+        return self.batch // self.images, -(-self.out_channels // self.wide)
+
+    @property
+    def images_first(self) -> bool:
+        """Whether the kernel comes anew for each block of images, and not x for each of outputs."""
+        images, outputs = self.steps
+        x, w, _ = self.copied
+        return images * outputs * w + images * x <= outputs * w + images * outputs * x
+
+    @property
+    def packed(self) -> bool:
+        """Whether two rows of half precision fill a register."""
+        return self.itemsizes[0] == 2 and up(self.columns.outputs, SUBLANES) % (2 * SUBLANES) == 0
+
+    @property
+    def pitch(self) -> int:
+        """Columns that are computed, whole registers of them."""
+        width = up(self.columns.outputs, 2 * SUBLANES if self.packed else SUBLANES)
+        return up(width, MOST_ROWS) if width > MOST_ROWS else width
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Rows and columns of a block of y; the last columns may lie beyond y."""
+        return self.positions[0], self.pitch * self.columns.step
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where outputs begin to read their columns."""
+        sides = self.columns.phases
+        return tuple(sorted({tap.offset for side in sides for tap in side.taps}))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """A padded row of an image, of 128 channels: steps are for single precision only."""
+        columns = self.columns
+        last = self.starts[-1] + columns.stride * (self.pitch - 1) + 1
+        return up(max(last, columns.lo + columns.size), SUBLANES), LANES
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """The padded images of a block, one below the other, for each of the starts."""
+        span = max(self.rows.window(self.rows.outputs), self.rows.lo + self.rows.size)
+        return len(self.starts), self.images, span, self.pitch, self.channels
+
+    @property
+    def result(self) -> tuple[int, ...] | None:
+        """Where the phases of columns are put in order."""
+        if self.columns.step == 1:
+            return None
+        images, height, width = self.chunk
+        return -(-self.wide // LANES), images, height, width * self.columns.step, LANES
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        """Images, rows and columns of a product."""
+        if self.pitch > MOST_ROWS:
+            return 1, 1, MOST_ROWS
+        height = max(min(MOST_ROWS // self.pitch, self.rows.outputs), 1)
+        blocks = -(-self.rows.outputs // height)
+        height = -(-self.rows.outputs // blocks)
+        most = MOST_ROWS // (height * self.pitch) if blocks == 1 else 1
+        return _divisor(self.images, most), height, self.pitch
+
+    @property
+    def copied(self) -> tuple[int, int, int]:
+        """Bytes of a block of x, of w and of y, as they lie in tiles."""
+        x, w, y = self.itemsizes
+        taps = math.prod(self.kernel)
+        inner, outer = up(self.channels, LANES), up(self.wide, LANES)
+        image = self.rows.size * up(self.columns.size, SUBLANES)
+        kernel = taps * (up(self.wide, SUBLANES) * inner if self.turned else
+                         up(self.channels, SUBLANES) * outer)
+        result = math.prod(self.outputs)
+        return self.images * image * inner * x, kernel * w, self.images * result * outer * y
+
+    @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        images, outputs = self.steps
+        x, w, y = self.copied
+        both = images * outputs
+        if self.images_first:
+            return images * x + (both if outputs > 1 else 1) * w + both * y
+        return (both if images > 1 else 1) * x + outputs * w + both * y
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip: two of each block, one being copied."""
+        inner, outer = up(self.channels, LANES), up(self.wide, LANES)
+        held = 2 if self.packed else 4
+        work = math.prod(self.image[:-1]) * inner * held + math.prod(self.window) * 4
+        if self.result is not None:
+            work += math.prod(self.result) * 4
+        # The sums of a product, and what is rounded of them.
+        return 2 * sum(self.copied) + work + 2 * MOST_ROWS * outer * 4
+
+    @property
+    def products(self) -> int:
+        """Products of 8 rows by 128 channels by 128 that are written out."""
+        taps = sum(len(row.taps) for row in self.rows.phases)
+        taps *= sum(len(side.taps) for side in self.columns.phases)
+        tiles = -(-self.channels // LANES) * -(-self.wide // LANES)
+        return taps * tiles * -(-math.prod(self.chunk) // SUBLANES)
+
+
+def _divisor(n: int, most: int) -> int:
+    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(most, 1))
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(problem: Problem) -> Plan | None:
+    """The plan of a dense convolution along one or two axes, or None if none fits."""
+    return next((plan for plan in _plans(problem) if plan.memory <= MEMORY), None)
+
+
+def _plans(problem: Problem) -> list[Plan]:
+    """Ways to cut it into blocks, the best first."""
+    image = _as_image(problem)
+    rows, columns = (
+        axis_of(n, k, p, s, d, a, lo, 1)
+        for n, k, p, s, d, a, (lo, _) in zip(
+            image.size,
+            image.kernel,
+            image.positions,
+            image.stride,
+            image.dilation,
+            image.input_dilation,
+            image.padding,
+            strict=True,
+        )
+    )
+    plan = Plan(
+        batch=image.batch,
+        channels=image.channels,
+        out_channels=image.out_channels,
+        kernel=(image.kernel[0], image.kernel[1]),
+        positions=(image.positions[0], image.positions[1]),
+        rows=rows,
+        columns=columns,
+        turned=problem.turned,
+        itemsizes=(
+            problem.x_dtype.itemsize,
+            problem.w_dtype.itemsize,
+            problem.out_dtype.itemsize,
+        ),
+        images=1,
+        wide=problem.out_channels,
+    )
+    outer = problem.out_channels
+    wides = [2 * LANES, LANES] if outer % LANES == 0 and outer > LANES else [outer]
+    divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]
+    return [
+        dataclasses.replace(plan, images=images, wide=wide)
+        for images in divisors
+        for wide in wides
+        if outer % wide == 0
+    ]
+
+
+def _as_image(problem: Problem) -> Problem:
+    """A row as an image of one row."""
+    if problem.rank == 2:
+        return problem
+    return problem.replace(
+        size=(1, *problem.size),
+        kernel=(1, *problem.kernel),
+        stride=(1, *problem.stride),
+        padding=((0, 0), *problem.padding),
+        input_dilation=(1, *problem.input_dilation),
+        dilation=(1, *problem.dilation),
+    )
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    if problem.x_dtype != problem.w_dtype:
+        return "two dtypes at once"
+    if not _is_usual(problem.precision):
+        return f"a precision of {problem.precision}"
+    if problem.taps > math.prod(problem.positions):
+        return "a window larger than the output"
+    plans = _plans(problem)
+    if not plans[0].starts:
+        return "no tap meets a sample"
+    least = min(plans, key=lambda plan: plan.memory)
+    if least.memory > MEMORY:
+        return f"{least.memory} bytes of a block in the memory on the chip, of {MEMORY}"
+    plan = plan_of(problem)
+    assert plan is not None
+    if plan.products > MOST_PRODUCTS:
+        return f"{plan.products} products, more than {MOST_PRODUCTS}"
+    return None
+
+
+def _is_usual(precision: object) -> bool:
+    both = precision if isinstance(precision, tuple) else (precision,)
+    return all(each in (None, lax.Precision.DEFAULT, lax.Precision.HIGHEST) for each in both)

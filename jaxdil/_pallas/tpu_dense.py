@@ -1,0 +1,225 @@
+"""Dense convolution of rows and images on a TPU: x, w and y go through memory once.
+
+    y[n, p, q, o] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, i] w[a, b, i, o]
+
+lax makes a larger batch of a small one first, and copies x for that, and y. Here each tap is a matrix
+product of what it reads of the padded images in the memory on the chip. These are kept once for
+each column that outputs begin to read at, with a stride in steps of that; so a tap reads whole
+registers, and is not shifted. A dilated input (a transposed convolution, the input gradient of a
+strided one) is computed phase by phase, each with taps of its own; phases of columns are put in
+order on the chip, those of rows are where they belong.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from jaxdil._pallas.axes import Phase
+from jaxdil._pallas.narrow import narrow
+from jaxdil._pallas.plan_dense import LANES, Plan
+from jaxdil._pallas.tpu_2d import repeat, split
+from jaxdil._pallas.varying import like
+
+__all__ = ["convolution"]
+
+
+@narrow
+def convolution(
+    x: jax.Array,
+    w: jax.Array,
+    plan: Plan,
+    *,
+    dtype: Any,
+    precision: Any = None,
+    interpret: Any = False,
+) -> jax.Array:
+    """(N, P, Q, O) in ``dtype`` of x (N, H, W, C) and w (K, L, C, O).
+
+    Where the plan is turned, w is (K, L, O, C), its taps in reverse.
+    """
+    taps = plan.kernel[0] * plan.kernel[1]
+    w = w.reshape(taps, *w.shape[2:])
+    images, outputs = plan.steps
+
+    def at(i: Any, j: Any) -> tuple[Any, Any]:
+        return (i, j) if plan.images_first else (j, i)
+
+    def x_at(i: Any, j: Any) -> tuple[Any, ...]:
+        return at(i, j)[0], 0, 0, 0
+
+    def w_at(i: Any, j: Any) -> tuple[Any, ...]:
+        o = at(i, j)[1]
+        return (0, o, 0) if plan.turned else (0, 0, o)
+
+    def y_at(i: Any, j: Any) -> tuple[Any, ...]:
+        n, o = at(i, j)
+        return n, 0, 0, o
+
+    kernel = (plan.wide, plan.channels) if plan.turned else (plan.channels, plan.wide)
+    scratch = [
+        pltpu.VMEM(plan.window, jnp.float32),
+        pltpu.VMEM(plan.image, x.dtype if plan.packed else jnp.float32),
+    ]
+    if plan.result is not None:
+        scratch.append(pltpu.VMEM(plan.result, jnp.float32))
+    return pl.pallas_call(
+        functools.partial(_convolve, plan=plan, precision=precision),
+        grid=at(images, outputs),
+        in_specs=[
+            pl.BlockSpec((plan.images, plan.rows.size, plan.columns.size, plan.channels), x_at),
+            pl.BlockSpec((taps, *kernel), w_at),
+        ],
+        out_specs=pl.BlockSpec((plan.images, *plan.outputs, plan.wide), y_at),
+        out_shape=like(x, (plan.batch, *plan.positions, plan.out_channels), dtype),
+        scratch_shapes=scratch,
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        cost_estimate=_cost(plan),
+        name="jaxdil_dense",
+        interpret=interpret,
+    )(x, w)
+
+
+def _cost(plan: Plan) -> pl.CostEstimate:
+    outputs = plan.batch * plan.positions[0] * plan.positions[1] * plan.out_channels
+    taps = plan.kernel[0] * plan.kernel[1]
+    return pl.CostEstimate(
+        flops=2 * outputs * taps * plan.channels, bytes_accessed=plan.moved, transcendentals=0
+    )
+
+
+def _convolve(x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, plan: Plan,
+              precision: Any) -> None:
+    inner = pl.program_id(1)
+
+    @pl.when(inner == 0)
+    def _() -> None:
+        _clear(window, image)
+
+    if plan.images_first:
+        pl.when(inner == 0)(lambda: _stage(x, window, image, plan))
+    else:
+        _stage(x, window, image, plan)
+    for phase in plan.rows.phases:
+        _rows(phase, w, y, image, results, plan, precision)
+
+
+# --- the padded images ----------------------------------------------------------------------------
+
+
+def _clear(window: Any, image: Any) -> None:
+    """Zeros everywhere; what is not written over stays the border."""
+    window[...] = jnp.zeros(window.shape, window.dtype)
+    starts, images, span = image.shape[:3]
+
+    def row(r: Any) -> None:
+        for start in range(starts):
+            for n in range(images):
+                image.at[start, n][pl.ds(r, 1)] = jnp.zeros((1, *image.shape[3:]), image.dtype)
+
+    repeat(span, row)
+
+
+def _stage(x: Any, window: Any, image: Any, plan: Plan) -> None:
+    """Write each row of x to where it lies in the padded images, from each of the starts on."""
+    rows, columns = plan.rows, plan.columns
+
+    def row(n: Any, r: Any) -> None:
+        for first in range(0, plan.channels, LANES):
+            lanes = slice(first, min(first + LANES, plan.channels))
+            used = slice(0, lanes.stop - first)
+            part = x[pl.ds(n, 1), pl.ds(r, 1), :, lanes].astype(window.dtype)
+            window[columns.lo : columns.lo + columns.size, used] = part[0, 0]
+            for i, start in enumerate(plan.starts):
+                part = window[pl.ds(start, plan.pitch, columns.stride), :]
+                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), slice(None), lanes
+                image.at[i][to] = part[None, None, :, used].astype(image.dtype)
+
+    repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def _rows(
+    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, precision: Any
+) -> None:
+    """The outputs of a phase of rows, some images, rows and columns a time."""
+    images, height, width = plan.chunk
+
+    step = plan.columns.step
+
+    def block(n: Any, r: Any, high: int, q: Any) -> None:
+        for side in plan.columns.phases:
+            total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, precision)
+            total = total.reshape(images, high, width, plan.wide)
+            if results:
+                _put(total, results[0], high, pl.ds(side.phase, width, step))
+        for i in range(high):
+            row = _ordered(results[0], i, plan) if results else total[:, i]
+            at = pl.ds((r + i) * plan.rows.step + phase.phase, 1)
+            y[pl.ds(n, images), at, pl.ds(q * step, width * step)] = row[:, None].astype(y.dtype)
+
+    def strip(n: Any, r: Any, high: int) -> None:
+        repeat(plan.pitch // width, lambda i: block(n, r, high, i * width))
+
+    repeat(
+        plan.images // images,
+        lambda i: split(phase.outputs, height, lambda r, high: strip(i * images, r, high)),
+    )
+
+
+def _put(total: Any, result: Any, high: int, columns: Any) -> None:
+    """Outputs of one phase to where they belong; a step is for 128 lanes at a time."""
+    for tile in range(result.shape[0]):
+        part = total[..., tile * LANES : (tile + 1) * LANES]
+        result.at[tile][:, :high, columns, : part.shape[-1]] = part
+
+
+def _ordered(result: Any, i: int, plan: Plan) -> Any:
+    """A row of outputs of all phases."""
+    parts = [result[tile, :, i] for tile in range(result.shape[0])]
+    return lax.concatenate(parts, 2)[..., : plan.wide]
+
+
+def _read(image: Any, at: Any, shape: Any, step: int) -> Any:
+    """Some rows, ``step`` apart, of some columns and images."""
+    (start, n, r, q), (images, high, width) = at, shape
+    if step == 1:
+        return image.at[start][pl.ds(n, images), pl.ds(r, high), pl.ds(q, width)]
+    rows = [
+        image.at[start][pl.ds(n, images), pl.ds(r + step * i, 1), pl.ds(q, width)]
+        for i in range(high)
+    ]
+    return lax.concatenate(rows, 1)
+
+
+def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, plan: Plan,
+         precision: Any) -> Any:
+    """The sums of a phase of rows and one of columns: (outputs, O)."""
+    (n, r, q), (images, high, width) = at, shape
+    total: Any = None
+    count = plan.kernel[0] * plan.kernel[1]
+    for row in phase.taps:
+        for column in side.taps:
+            tap = row.tap * plan.kernel[1] + column.tap
+            start = plan.starts.index(column.offset)
+            first = r * plan.rows.stride + row.offset
+            part = _read(image, (start, n, first, q), shape, plan.rows.stride)
+            part = part.reshape(images * high * width, plan.channels).astype(w.dtype)
+            weights = w[count - 1 - tap if plan.turned else tap]
+            inner = 1 if plan.turned else 0
+            term = lax.dot_general(
+                part, weights, (((1,), (inner,)), ((), ())),
+                precision=precision, preferred_element_type=jnp.float32,
+            )
+            total = term if total is None else total + term
+    if total is None:
+        return jnp.zeros((images * high * width, plan.wide), jnp.float32)
+    return total
