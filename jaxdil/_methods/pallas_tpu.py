@@ -48,10 +48,14 @@ def _dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> 
 
     plan = plan_dense.plan_of(problem)
     assert plan is not None
-    if problem.turned:
-        rank = problem.rank
-        w = lax.rev(transpose(w, (*range(rank), rank + 1, rank)), range(rank))
-    if problem.rank == 1:
+    rank = problem.rank
+    exchanged = (*range(rank), rank + 1, rank)
+    if plan.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
+    if plan.outer_first:
+        w = transpose(w, exchanged)
+    if rank == 1:
         x, w = x[:, None], w[None]
     y = tpu_dense.convolution(
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxdil._pallas.axes import Axis, axis_of, up
+from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
@@ -25,6 +26,9 @@ __all__ = ["LANES", "Plan", "plan_of", "reason"]
 
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
 MOST_ROWS = 256
+
+# Outputs of a block at the most.
+WIDEST = 512
 
 # Products of 8 rows by 128 x 128 that are written out at the most.
 MOST_PRODUCTS = 8192
@@ -42,7 +46,11 @@ class Plan:
     rows: Axis
     columns: Axis
     turned: bool
-    """Whether the kernel is given turned round, its outputs before its inputs."""
+    """Whether the kernel is given turned round."""
+    outer_first: bool
+    """Whether its outputs are given before its inputs, as they lie in memory."""
+    across: tuple[bool, bool]
+    """Whether the columns of x and those of y lie in the lanes in memory."""
     itemsizes: tuple[int, int, int]
     """Bytes of an element of x, of w and of y."""
     images: int
@@ -76,7 +84,13 @@ class Plan:
     @property
     def outputs(self) -> tuple[int, int]:
         """Rows and columns of a block of y; the last columns may lie beyond y."""
-        return self.positions[0], self.pitch * self.columns.step
+        columns = self.pitch * self.columns.step
+        return self.positions[0], up(columns, LANES) if self.across[1] else columns
+
+    @property
+    def columns_given(self) -> int:
+        """Columns of a block of x; the last may lie beyond x."""
+        return up(self.columns.size, LANES) if self.across[0] else self.columns.size
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -122,11 +136,16 @@ class Plan:
         x, w, y = self.itemsizes
         taps = math.prod(self.kernel)
         inner, outer = up(self.channels, LANES), up(self.wide, LANES)
-        image = self.rows.size * up(self.columns.size, SUBLANES)
-        kernel = taps * (up(self.wide, SUBLANES) * inner if self.turned else
-                         up(self.channels, SUBLANES) * outer)
+        image = self.rows.size * up(self.columns_given, SUBLANES)
+        kernel = up(self.channels, SUBLANES) * outer
+        if self.outer_first:
+            kernel = up(self.wide, SUBLANES) * inner
         result = math.prod(self.outputs)
-        return self.images * image * inner * x, kernel * w, self.images * result * outer * y
+        if self.across[0]:
+            inner = up(self.channels, SUBLANES)
+        if self.across[1]:
+            outer = up(self.wide, SUBLANES)
+        return self.images * image * inner * x, taps * kernel * w, self.images * result * outer * y
 
     @property
     def moved(self) -> int:
@@ -193,6 +212,15 @@ def _plans(problem: Problem) -> list[Plan]:
         rows=rows,
         columns=columns,
         turned=problem.turned,
+        outer_first=_is_outer_first(problem),
+        across=(
+            is_turned(problem.size[-1], problem.channels, channels_first=problem.channels_first),
+            is_turned(
+                problem.positions[-1],
+                problem.out_channels,
+                channels_first=problem.channels_first,
+            ),
+        ),
         itemsizes=(
             problem.x_dtype.itemsize,
             problem.w_dtype.itemsize,
@@ -202,14 +230,24 @@ def _plans(problem: Problem) -> list[Plan]:
         wide=problem.out_channels,
     )
     outer = problem.out_channels
-    wides = [2 * LANES, LANES] if outer % LANES == 0 and outer > LANES else [outer]
+    wides = [outer] if outer <= WIDEST else []
+    wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]
     return [
         dataclasses.replace(plan, images=images, wide=wide)
-        for images in divisors
         for wide in wides
-        if outer % wide == 0
+        for images in divisors
     ]
+
+
+def _is_outer_first(problem: Problem) -> bool:
+    """Whether the compiler lays out the kernel with inputs in the lanes: of two that fill tiles alike,
+    it takes what comes last.
+    """
+    pair = problem.group_channels, problem.out_channels
+    before, last = pair[::-1] if problem.turned else pair
+    exchanged = up(before, LANES) * up(last, SUBLANES) < up(last, LANES) * up(before, SUBLANES)
+    return problem.turned != exchanged
 
 
 def _as_image(problem: Problem) -> Problem:

@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._layout import transpose
 from jaxdil._pallas.axes import Phase
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_dense import LANES, Plan
@@ -42,7 +43,7 @@ def convolution(
 ) -> jax.Array:
     """(N, P, Q, O) in ``dtype`` of x (N, H, W, C) and w (K, L, C, O).
 
-    Where the plan is turned, w is (K, L, O, C), its taps in reverse.
+    Where the plan is turned, the taps of w are in reverse; where it has outputs first, w is (K, L, O, C).
     """
     taps = plan.kernel[0] * plan.kernel[1]
     w = w.reshape(taps, *w.shape[2:])
@@ -51,39 +52,55 @@ def convolution(
     def at(i: Any, j: Any) -> tuple[Any, Any]:
         return (i, j) if plan.images_first else (j, i)
 
+    across_x, across_y = plan.across
+
     def x_at(i: Any, j: Any) -> tuple[Any, ...]:
         return at(i, j)[0], 0, 0, 0
 
     def w_at(i: Any, j: Any) -> tuple[Any, ...]:
         o = at(i, j)[1]
-        return (0, o, 0) if plan.turned else (0, 0, o)
+        return (0, o, 0) if plan.outer_first else (0, 0, o)
 
     def y_at(i: Any, j: Any) -> tuple[Any, ...]:
         n, o = at(i, j)
-        return n, 0, 0, o
+        return (n, 0, o, 0) if across_y else (n, 0, 0, o)
 
-    kernel = (plan.wide, plan.channels) if plan.turned else (plan.channels, plan.wide)
+    kernel = (plan.wide, plan.channels) if plan.outer_first else (plan.channels, plan.wide)
     scratch = [
         pltpu.VMEM(plan.window, jnp.float32),
         pltpu.VMEM(plan.image, x.dtype if plan.packed else jnp.float32),
     ]
     if plan.result is not None:
         scratch.append(pltpu.VMEM(plan.result, jnp.float32))
-    return pl.pallas_call(
+    x_block = _order(plan.images, plan.rows.size, plan.columns_given, plan.channels, across_x)
+    y = pl.pallas_call(
         functools.partial(_convolve, plan=plan, precision=precision),
         grid=at(images, outputs),
         in_specs=[
-            pl.BlockSpec((plan.images, plan.rows.size, plan.columns.size, plan.channels), x_at),
+            pl.BlockSpec(x_block, x_at),
             pl.BlockSpec((taps, *kernel), w_at),
         ],
-        out_specs=pl.BlockSpec((plan.images, *plan.outputs, plan.wide), y_at),
-        out_shape=like(x, (plan.batch, *plan.positions, plan.out_channels), dtype),
+        out_specs=pl.BlockSpec(_order(plan.images, *plan.outputs, plan.wide, across_y), y_at),
+        out_shape=like(
+            x, _order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype
+        ),
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_dense",
         interpret=interpret,
-    )(x, w)
+    )(_swapped(x, across_x), w)
+    return _swapped(y, across_y)
+
+
+def _order(n: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
+    """Something of each axis in the order in memory."""
+    return (n, h, c, w) if across else (n, h, w, c)
+
+
+def _swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
+    """(N, H, W, C) in the order in memory, or back."""
+    return transpose(x, (0, 1, 3, 2)) if across else x
 
 
 def _cost(plan: Plan) -> pl.CostEstimate:
@@ -134,14 +151,26 @@ def _stage(x: Any, window: Any, image: Any, plan: Plan) -> None:
         for first in range(0, plan.channels, LANES):
             lanes = slice(first, min(first + LANES, plan.channels))
             used = slice(0, lanes.stop - first)
-            part = x[pl.ds(n, 1), pl.ds(r, 1), :, lanes].astype(window.dtype)
-            window[columns.lo : columns.lo + columns.size, used] = part[0, 0]
+            for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
+                count = min(columns.size, LANES) if plan.across[0] else columns.size
+                count = min(count, columns.size - at)
+                part = _part(x, n, r, at, count, lanes, plan.across[0])
+                window[columns.lo + at : columns.lo + at + count, used] = part
             for i, start in enumerate(plan.starts):
                 part = window[pl.ds(start, plan.pitch, columns.stride), :]
                 to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), slice(None), lanes
                 image.at[i][to] = part[None, None, :, used].astype(image.dtype)
 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+
+
+def _part(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
+    """Some columns of some channels of a row, in single precision."""
+    one = pl.ds(n, 1), pl.ds(r, 1)
+    if not across:
+        return x[(*one, slice(at, at + count), lanes)].astype(jnp.float32)[0, 0]
+    square = x[(*one, lanes, slice(at, at + LANES))].astype(jnp.float32)
+    return square[0, 0].T[:count]
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -164,7 +193,11 @@ def _rows(
         for i in range(high):
             row = _ordered(results[0], i, plan) if results else total[:, i]
             at = pl.ds((r + i) * plan.rows.step + phase.phase, 1)
-            y[pl.ds(n, images), at, pl.ds(q * step, width * step)] = row[:, None].astype(y.dtype)
+            if plan.across[1]:
+                row = lax.transpose(row, (0, 2, 1))
+            columns = pl.ds(q * step, width * step)
+            to = _order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
+            y[to] = row[:, None].astype(y.dtype)
 
     def strip(n: Any, r: Any, high: int) -> None:
         repeat(plan.pitch // width, lambda i: block(n, r, high, i * width))
@@ -214,7 +247,7 @@ def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, pla
             part = _read(image, (start, n, first, q), shape, plan.rows.stride)
             part = part.reshape(images * high * width, plan.channels).astype(w.dtype)
             weights = w[count - 1 - tap if plan.turned else tap]
-            inner = 1 if plan.turned else 0
+            inner = 1 if plan.outer_first else 0
             term = lax.dot_general(
                 part, weights, (((1,), (inner,)), ((), ())),
                 precision=precision, preferred_element_type=jnp.float32,
