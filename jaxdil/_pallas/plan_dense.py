@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdil._pallas.axes import Axis, axis_of, up
+from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
@@ -93,23 +94,34 @@ class Plan:
         return up(self.columns.size, LANES) if self.across[0] else self.columns.size
 
     @property
-    def starts(self) -> tuple[int, ...]:
-        """Where outputs begin to read their columns."""
-        sides = self.columns.phases
-        return tuple(sorted({tap.offset for side in sides for tap in side.taps}))
+    def beside(self) -> int:
+        """Taps of a row whose few channels lie side by side in the lanes."""
+        return max(LANES // self.channels, 1) if self.channels % (2 * SUBLANES) == 0 else 1
+
+    def groups_of(self, side: Phase) -> list[tuple[Tap, ...]]:
+        """The taps of a phase of columns, those together that lie side by side."""
+        firsts = range(0, len(side.taps), self.beside)
+        return [side.taps[first : first + self.beside] for first in firsts]
+
+    @property
+    def starts(self) -> tuple[tuple[int, ...], ...]:
+        """Where outputs begin to read their columns, for taps that lie side by side."""
+        groups = itertools.chain(*map(self.groups_of, self.columns.phases))
+        return tuple(sorted({tuple(tap.offset for tap in group) for group in groups}))
 
     @property
     def window(self) -> tuple[int, int]:
         """A padded row of an image, of 128 channels: steps are for single precision only."""
         columns = self.columns
-        last = self.starts[-1] + columns.stride * (self.pitch - 1) + 1
+        last = max(itertools.chain(*self.starts)) + columns.stride * (self.pitch - 1) + 1
         return up(max(last, columns.lo + columns.size), SUBLANES), LANES
 
     @property
     def image(self) -> tuple[int, ...]:
         """The padded images of a block, one below the other, for each of the starts."""
         span = max(self.rows.window(self.rows.outputs), self.rows.lo + self.rows.size)
-        return len(self.starts), self.images, span, self.pitch, self.channels
+        lanes = self.channels * max(map(len, self.starts))
+        return len(self.starts), self.images, span, self.pitch, lanes
 
     @property
     def result(self) -> tuple[int, ...] | None:
@@ -162,7 +174,7 @@ class Plan:
         """Bytes in the memory on the chip: two of each block, one being copied."""
         inner, outer = up(self.channels, LANES), up(self.wide, LANES)
         held = 2 if self.packed else 4
-        work = math.prod(self.image[:-1]) * inner * held + math.prod(self.window) * 4
+        work = math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held + math.prod(self.window) * 4
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
@@ -172,7 +184,7 @@ class Plan:
     def products(self) -> int:
         """Products of 8 rows by 128 channels by 128 that are written out."""
         taps = sum(len(row.taps) for row in self.rows.phases)
-        taps *= sum(len(side.taps) for side in self.columns.phases)
+        taps *= sum(len(self.groups_of(side)) for side in self.columns.phases)
         tiles = -(-self.channels // LANES) * -(-self.wide // LANES)
         return taps * tiles * -(-math.prod(self.chunk) // SUBLANES)
 

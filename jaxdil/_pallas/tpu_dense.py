@@ -13,6 +13,7 @@ order on the chip, those of rows are where they belong.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
-from jaxdil._pallas.axes import Phase
+from jaxdil._pallas.axes import Phase, Tap
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_dense import LANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
@@ -156,12 +157,18 @@ def _stage(x: Any, window: Any, image: Any, plan: Plan) -> None:
                 count = min(count, columns.size - at)
                 part = _part(x, n, r, at, count, lanes, plan.across[0])
                 window[columns.lo + at : columns.lo + at + count, used] = part
-            for i, start in enumerate(plan.starts):
-                part = window[pl.ds(start, plan.pitch, columns.stride), :]
-                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), slice(None), lanes
-                image.at[i][to] = part[None, None, :, used].astype(image.dtype)
+            for i, starts in enumerate(plan.starts):
+                parts = [window[pl.ds(at, plan.pitch, columns.stride), :][:, used] for at in starts]
+                part = lax.concatenate(parts, 1).astype(image.dtype)
+                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), slice(None), _lanes(lanes, len(starts))
+                image.at[i][to] = part[None, None]
 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+
+
+def _lanes(lanes: slice, times: int) -> slice:
+    """The lanes of some channels, and of as many more that lie beside them."""
+    return slice(lanes.start, lanes.start + times * (lanes.stop - lanes.start))
 
 
 def _part(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
@@ -233,24 +240,32 @@ def _read(image: Any, at: Any, shape: Any, step: int) -> Any:
     return lax.concatenate(rows, 1)
 
 
+def _weights(w: Any, row: Tap, group: Sequence[Tap], plan: Plan) -> Any:
+    """The kernel of taps that lie side by side."""
+    taps = [row.tap * plan.kernel[1] + each.tap for each in group]
+    if plan.turned:
+        taps = [plan.kernel[0] * plan.kernel[1] - 1 - tap for tap in taps]
+    return lax.concatenate([w[tap] for tap in taps], 1 if plan.outer_first else 0)
+
+
 def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, plan: Plan,
          precision: Any) -> Any:
     """The sums of a phase of rows and one of columns: (outputs, O)."""
     (n, r, q), (images, high, width) = at, shape
     total: Any = None
-    count = plan.kernel[0] * plan.kernel[1]
     for row in phase.taps:
-        for column in side.taps:
-            tap = row.tap * plan.kernel[1] + column.tap
-            start = plan.starts.index(column.offset)
+        for group in plan.groups_of(side):
+            start = plan.starts.index(tuple(tap.offset for tap in group))
             first = r * plan.rows.stride + row.offset
             part = _read(image, (start, n, first, q), shape, plan.rows.stride)
-            part = part.reshape(images * high * width, plan.channels).astype(w.dtype)
-            weights = w[count - 1 - tap if plan.turned else tap]
-            inner = 1 if plan.outer_first else 0
+            part = part[..., : plan.channels * len(group)]
+            part = part.reshape(images * high * width, -1).astype(w.dtype)
             term = lax.dot_general(
-                part, weights, (((1,), (inner,)), ((), ())),
-                precision=precision, preferred_element_type=jnp.float32,
+                part,
+                _weights(w, row, group, plan),
+                (((1,), (1 if plan.outer_first else 0,)), ((), ())),
+                precision=precision,
+                preferred_element_type=jnp.float32,
             )
             total = term if total is None else total + term
     if total is None:
