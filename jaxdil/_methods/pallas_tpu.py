@@ -9,6 +9,8 @@ is interpreted, which is right, and slow.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
@@ -31,7 +33,10 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     if problem.rank not in _PLANS:
         return f"pallas_tpu: {problem.rank} spatial axes, and it serves one to three"
     dense = problem.rank < 3 and problem.groups == problem.batch_groups == 1
-    why = (plan_dense if dense else _PLANS[problem.rank]).reason(problem)
+    plan = _PLANS[problem.rank]
+    if dense:
+        plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+    why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
 
@@ -39,8 +44,33 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     """By the kernel of a convolution, or by that of a kernel gradient."""
     kernels = {1: _rows, 2: _images, 3: _volumes}
     dense = problem.groups == problem.batch_groups == 1
-    kernel = _dense if dense else kernels[problem.rank]
+    kernel = kernels[problem.rank]
+    if dense:
+        kernel = _dense_gradient if _is_gradient(problem) else _dense
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
+
+
+def _is_gradient(problem: Problem) -> bool:
+    """Whether a dense convolution is a kernel gradient: its window is larger than its output."""
+    return problem.taps > math.prod(problem.positions)
+
+
+def _dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+    from jaxdil._pallas import tpu_dense_gradient
+
+    plan = plan_dense_gradient.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
+    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    g = transpose(w, (rank, *range(rank), rank + 1))
+    if rank == 1:
+        x, g = x[:, None], g[:, None]
+    gradient = tpu_dense_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
+    return transpose(dw, order).reshape(problem.y_shape)
 
 
 def _dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

@@ -23,7 +23,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["LANES", "Plan", "plan_of", "reason"]
+__all__ = ["LANES", "Plan", "as_image", "is_exchanged", "is_usual", "plan_of", "reason"]
 
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
 MOST_ROWS = 256
@@ -201,7 +201,7 @@ def plan_of(problem: Problem) -> Plan | None:
 
 def _plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
-    image = _as_image(problem)
+    image = as_image(problem)
     rows, columns = (
         axis_of(n, k, p, s, d, a, lo, 1)
         for n, k, p, s, d, a, (lo, _) in zip(
@@ -253,16 +253,18 @@ def _plans(problem: Problem) -> list[Plan]:
 
 
 def _is_outer_first(problem: Problem) -> bool:
-    """Whether the compiler lays out the kernel with inputs in the lanes: of two that fill tiles alike,
-    it takes what comes last.
-    """
+    """Whether the kernel lies in memory with its inputs in the lanes."""
     pair = problem.group_channels, problem.out_channels
     before, last = pair[::-1] if problem.turned else pair
-    exchanged = up(before, LANES) * up(last, SUBLANES) < up(last, LANES) * up(before, SUBLANES)
-    return problem.turned != exchanged
+    return problem.turned != is_exchanged(before, last)
 
 
-def _as_image(problem: Problem) -> Problem:
+def is_exchanged(before: int, last: int) -> bool:
+    """Whether the compiler lays the axis before the last into the lanes, which it fills better."""
+    return up(before, LANES) * up(last, SUBLANES) < up(last, LANES) * up(before, SUBLANES)
+
+
+def as_image(problem: Problem) -> Problem:
     """A row as an image of one row."""
     if problem.rank == 2:
         return problem
@@ -283,7 +285,7 @@ def reason(problem: Problem) -> str | None:
             return f"{dtype}, and it serves float32 and bfloat16"
     if problem.x_dtype != problem.w_dtype:
         return "two dtypes at once"
-    if not _is_usual(problem.precision):
+    if not is_usual(problem.precision):
         return f"a precision of {problem.precision}"
     if problem.taps > math.prod(problem.positions):
         return "a window larger than the output"
@@ -300,6 +302,6 @@ def reason(problem: Problem) -> str | None:
     return None
 
 
-def _is_usual(precision: object) -> bool:
+def is_usual(precision: object) -> bool:
     both = precision if isinstance(precision, tuple) else (precision,)
     return all(each in (None, lax.Precision.DEFAULT, lax.Precision.HIGHEST) for each in both)

@@ -29,7 +29,7 @@ from jaxdil._pallas.plan_dense import LANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
-__all__ = ["convolution"]
+__all__ = ["clear", "convolution", "order", "part_of", "read", "stage", "swapped"]
 
 
 @narrow
@@ -73,7 +73,7 @@ def convolution(
     ]
     if plan.result is not None:
         scratch.append(pltpu.VMEM(plan.result, jnp.float32))
-    x_block = _order(plan.images, plan.rows.size, plan.columns_given, plan.channels, across_x)
+    x_block = order(plan.images, plan.rows.size, plan.columns_given, plan.channels, across_x)
     y = pl.pallas_call(
         functools.partial(_convolve, plan=plan, precision=precision),
         grid=at(images, outputs),
@@ -81,25 +81,25 @@ def convolution(
             pl.BlockSpec(x_block, x_at),
             pl.BlockSpec((taps, *kernel), w_at),
         ],
-        out_specs=pl.BlockSpec(_order(plan.images, *plan.outputs, plan.wide, across_y), y_at),
+        out_specs=pl.BlockSpec(order(plan.images, *plan.outputs, plan.wide, across_y), y_at),
         out_shape=like(
-            x, _order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype
+            x, order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype
         ),
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_dense",
         interpret=interpret,
-    )(_swapped(x, across_x), w)
-    return _swapped(y, across_y)
+    )(swapped(x, across_x), w)
+    return swapped(y, across_y)
 
 
-def _order(n: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
+def order(n: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
     """Something of each axis in the order in memory."""
     return (n, h, c, w) if across else (n, h, w, c)
 
 
-def _swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
+def swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
     """(N, H, W, C) in the order in memory, or back."""
     return transpose(x, (0, 1, 3, 2)) if across else x
 
@@ -118,12 +118,12 @@ def _convolve(x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, pl
 
     @pl.when(inner == 0)
     def _() -> None:
-        _clear(window, image)
+        clear(window, image)
 
     if plan.images_first:
-        pl.when(inner == 0)(lambda: _stage(x, window, image, plan))
+        pl.when(inner == 0)(lambda: stage(x, window, image, plan))
     else:
-        _stage(x, window, image, plan)
+        stage(x, window, image, plan)
     for phase in plan.rows.phases:
         _rows(phase, w, y, image, results, plan, precision)
 
@@ -131,7 +131,7 @@ def _convolve(x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, pl
 # --- the padded images ----------------------------------------------------------------------------
 
 
-def _clear(window: Any, image: Any) -> None:
+def clear(window: Any, image: Any) -> None:
     """Zeros everywhere; what is not written over stays the border."""
     window[...] = jnp.zeros(window.shape, window.dtype)
     starts, images, span = image.shape[:3]
@@ -144,23 +144,27 @@ def _clear(window: Any, image: Any) -> None:
     repeat(span, row)
 
 
-def _stage(x: Any, window: Any, image: Any, plan: Plan) -> None:
-    """Write each row of x to where it lies in the padded images, from each of the starts on."""
+def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) -> None:
+    """Write each row of x to where it lies in the padded images, from each of the starts on.
+
+    ``used`` are the columns that outputs are wanted for, others stay zero; all if None.
+    """
     rows, columns = plan.rows, plan.columns
 
     def row(n: Any, r: Any) -> None:
         for first in range(0, plan.channels, LANES):
             lanes = slice(first, min(first + LANES, plan.channels))
-            used = slice(0, lanes.stop - first)
+            filled = slice(0, lanes.stop - first)
             for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
                 count = min(columns.size, LANES) if plan.across[0] else columns.size
                 count = min(count, columns.size - at)
-                part = _part(x, n, r, at, count, lanes, plan.across[0])
-                window[columns.lo + at : columns.lo + at + count, used] = part
+                part = part_of(x, n, r, at, count, lanes, plan.across[0])
+                window[columns.lo + at : columns.lo + at + count, filled] = part
             for i, starts in enumerate(plan.starts):
-                parts = [window[pl.ds(at, plan.pitch, columns.stride), :][:, used] for at in starts]
-                part = lax.concatenate(parts, 1).astype(image.dtype)
-                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), slice(None), _lanes(lanes, len(starts))
+                reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
+                part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
+                part = part.astype(image.dtype)[:used]
+                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), pl.ds(0, part.shape[0]), _lanes(lanes, len(starts))
                 image.at[i][to] = part[None, None]
 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
@@ -171,7 +175,7 @@ def _lanes(lanes: slice, times: int) -> slice:
     return slice(lanes.start, lanes.start + times * (lanes.stop - lanes.start))
 
 
-def _part(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
+def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
     """Some columns of some channels of a row, in single precision."""
     one = pl.ds(n, 1), pl.ds(r, 1)
     if not across:
@@ -203,7 +207,7 @@ def _rows(
             if plan.across[1]:
                 row = lax.transpose(row, (0, 2, 1))
             columns = pl.ds(q * step, width * step)
-            to = _order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
+            to = order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
             y[to] = row[:, None].astype(y.dtype)
 
     def strip(n: Any, r: Any, high: int) -> None:
@@ -228,7 +232,7 @@ def _ordered(result: Any, i: int, plan: Plan) -> Any:
     return lax.concatenate(parts, 2)[..., : plan.wide]
 
 
-def _read(image: Any, at: Any, shape: Any, step: int) -> Any:
+def read(image: Any, at: Any, shape: Any, step: int) -> Any:
     """Some rows, ``step`` apart, of some columns and images."""
     (start, n, r, q), (images, high, width) = at, shape
     if step == 1:
@@ -257,7 +261,7 @@ def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, pla
         for group in plan.groups_of(side):
             start = plan.starts.index(tuple(tap.offset for tap in group))
             first = r * plan.rows.stride + row.offset
-            part = _read(image, (start, n, first, q), shape, plan.rows.stride)
+            part = read(image, (start, n, first, q), shape, plan.rows.stride)
             part = part[..., : plan.channels * len(group)]
             part = part.reshape(images * high * width, -1).astype(w.dtype)
             term = lax.dot_general(
