@@ -15,7 +15,7 @@ from jax import lax
 from jaxdil import _geometry
 from jaxdil._problem import Problem
 
-__all__ = ["crop_negative", "moves", "orders", "problem_of", "transpose"]
+__all__ = ["crop_negative", "is_turned", "moves", "orders", "problem_of", "transpose"]
 
 
 def _image(spec: Sequence[int]) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
         out_dtype=y.dtype,
         precision=params["precision"],
         channels_first=_channels_first(x.shape, numbers.lhs_spec, params["batch_group_count"]),
-        turned=_is_turned(numbers.rhs_spec),
+        turned=is_turned(numbers.rhs_spec),
     )
 
 
@@ -109,12 +109,12 @@ def _channels_first(shape: Sequence[int], spec: Sequence[int], batch_groups: int
     return shape[channels] > 1 and any(axis > channels and shape[axis] > 1 for axis in spec[2:])
 
 
-def _is_turned(spec: Sequence[int]) -> bool:
+def is_turned(spec: Sequence[int]) -> bool:
     """Whether outputs and inputs lie the other way round than kernels have them in that order.
 
-    Kernels have inputs before outputs after the spatial axes, and outputs first before them. A gradient
-    by the input exchanges the two and turns the kernel round, and so does a transposed convolution
-    of TensorFlow or PyTorch.
+    Kernels have inputs before outputs after the spatial axes, and outputs first before them. A
+    gradient by the input exchanges the two and turns the kernel round, and so does a transposed
+    convolution of TensorFlow or PyTorch.
     """
     outer, inner, *spatial = spec
     last = all(axis > max(outer, inner) for axis in spatial)

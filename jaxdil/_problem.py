@@ -44,8 +44,8 @@ class Problem:
     channels_first: bool = False
     """Whether the caller's image has its channels before its spatial axes in memory."""
     turned: bool = False
-    """Whether the kernel is, by the order of its axes, most likely another turned round, as a gradient
-    by the input has it. Where a method turns it back, XLA cancels the two."""
+    """Whether the kernel is, by the order of its axes, most likely another turned round, as a
+    gradient by the input has it. Where a method turns it back, XLA cancels the two."""
 
     @property
     def rank(self) -> int:

@@ -21,7 +21,7 @@ from jaxdil._methods import Convolve
 from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "supports"]
+__all__ = ["apply", "dense", "dense_gradient", "supports"]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
@@ -32,9 +32,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
         return f"pallas_tpu: {problem.rank} spatial axes, and it serves one to three"
-    dense = problem.rank < 3 and problem.groups == problem.batch_groups == 1
     plan = _PLANS[problem.rank]
-    if dense:
+    if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
@@ -43,11 +42,15 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
     kernels = {1: _rows, 2: _images, 3: _volumes}
-    dense = problem.groups == problem.batch_groups == 1
     kernel = kernels[problem.rank]
-    if dense:
-        kernel = _dense_gradient if _is_gradient(problem) else _dense
+    if _is_dense(problem):
+        kernel = dense_gradient if _is_gradient(problem) else dense
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
+
+
+def _is_dense(problem: Problem) -> bool:
+    """Whether the dense kernels are asked: of volumes there is none."""
+    return problem.rank < 3 and problem.groups == problem.batch_groups == 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -55,7 +58,7 @@ def _is_gradient(problem: Problem) -> bool:
     return problem.taps > math.prod(problem.positions)
 
 
-def _dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_dense_gradient
 
     plan = plan_dense_gradient.plan_of(problem)
@@ -73,7 +76,7 @@ def _dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: 
     return transpose(dw, order).reshape(problem.y_shape)
 
 
-def _dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_dense
 
     plan = plan_dense.plan_of(problem)

@@ -20,10 +20,20 @@ from jax import lax
 
 from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["LANES", "Plan", "as_image", "is_exchanged", "is_usual", "plan_of", "reason"]
+__all__ = [
+    "LANES",
+    "Plan",
+    "as_image",
+    "is_exchanged",
+    "is_in_rows",
+    "is_usual",
+    "lies_in_rows",
+    "plan_of",
+    "reason",
+]
 
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
 MOST_ROWS = 256
@@ -172,9 +182,12 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes in the memory on the chip: two of each block, one being copied."""
-        inner, outer = up(self.channels, LANES), up(self.wide, LANES)
+        outer = up(self.wide, LANES)
         held = 2 if self.packed else 4
-        work = math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held + math.prod(self.window) * 4
+        work = (
+            math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held
+            + math.prod(self.window) * 4
+        )
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
@@ -196,7 +209,8 @@ def _divisor(n: int, most: int) -> int:
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a dense convolution along one or two axes, or None if none fits."""
-    return next((plan for plan in _plans(problem) if plan.memory <= MEMORY), None)
+    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    return next(fitting, None)
 
 
 def _plans(problem: Problem) -> list[Plan]:
@@ -242,13 +256,11 @@ def _plans(problem: Problem) -> list[Plan]:
         wide=problem.out_channels,
     )
     outer = problem.out_channels
-    wides = [outer] if outer <= WIDEST else []
+    wides = [outer] if outer <= WIDEST or outer % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]
     return [
-        dataclasses.replace(plan, images=images, wide=wide)
-        for wide in wides
-        for images in divisors
+        dataclasses.replace(plan, images=images, wide=wide) for wide in wides for images in divisors
     ]
 
 
@@ -278,6 +290,21 @@ def as_image(problem: Problem) -> Problem:
     )
 
 
+def lies_in_rows(problem: Problem) -> bool:
+    """Whether x and y lie in memory as the kernel reads them, so that neither is copied."""
+    x = problem.batch, problem.size[-1], problem.channels, problem.x_dtype.itemsize
+    y = problem.batch, problem.positions[-1], problem.out_channels, problem.out_dtype.itemsize
+    return is_in_rows(*x) and is_in_rows(*y)
+
+
+def is_in_rows(batch: int, width: int, channels: int, itemsize: int) -> bool:
+    """Whether columns lie in the sublanes or in the lanes, and channels in the others."""
+    if channels % SUBLANES:
+        return False
+    single = batch == 1 and itemsize == 4 and width % SUBLANES != 0
+    return is_turned(width, channels) or (together(batch, width) == 0 and not single)
+
+
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
     for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
@@ -292,13 +319,10 @@ def reason(problem: Problem) -> str | None:
     plans = _plans(problem)
     if not plans[0].starts:
         return "no tap meets a sample"
-    least = min(plans, key=lambda plan: plan.memory)
-    if least.memory > MEMORY:
-        return f"{least.memory} bytes of a block in the memory on the chip, of {MEMORY}"
-    plan = plan_of(problem)
-    assert plan is not None
-    if plan.products > MOST_PRODUCTS:
-        return f"{plan.products} products, more than {MOST_PRODUCTS}"
+    if plan_of(problem) is None:
+        least = min(plan.memory for plan in plans)
+        products = min(plan.products for plan in plans)
+        return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"
     return None
 
 

@@ -2,9 +2,9 @@
 
     dw[a, b, i, o] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, i] g[n, p, q, o]
 
-For each tap that is a matrix product over positions, of the image that is read at the tap's place and of
-the other, which stays where it is and is turned once. That is x and the cotangent; of a transposed
-convolution, whose x is dilated, the cotangent and x: then it is the cotangent that is read in steps.
+For each tap that is a matrix product over positions, of the image that is read at the tap's place
+and of the other, which stays where it is and is turned once. These are x and the cotangent; of a
+transposed convolution, whose x is dilated, the cotangent and x: then the cotangent is read in steps.
 """
 
 from __future__ import annotations
@@ -69,7 +69,18 @@ class Plan:
         if image.pitch >= STRIP:
             return 1, 1, STRIP if image.pitch % STRIP == 0 else STRIP // 2
         unit = LANES // math.gcd(image.pitch, LANES)
-        return 1, min(up(max(STRIP // image.pitch, 1), unit), up(image.rows.outputs, unit)), image.pitch
+        return (
+            1,
+            min(up(max(STRIP // image.pitch, 1), unit), up(image.rows.outputs, unit)),
+            image.pitch,
+        )
+
+    @property
+    def alone(self) -> bool:
+        """Whether one product for each tap is all of its sum."""
+        image = self.image
+        positions = image.images, image.rows.outputs, image.pitch
+        return self.steps[1] == 1 and self.strip == positions
 
     @property
     def height(self) -> int:
@@ -121,7 +132,7 @@ class Plan:
         work = math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
         work += self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
         taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
-        sums = taps * up(self.wide, SUBLANES) * inner * 4
+        sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
         return 2 * sum(self.copied) + work + sums + math.prod(self.image.window) * 4
 
     @property
@@ -142,7 +153,9 @@ def plan_of(problem: Problem) -> Plan | None:
 
 def _plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
-    exchanged = max(problem.input_dilation) > 1
+    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
+    # Where either would do, that of fewer channels stays.
+    exchanged = max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(
@@ -179,7 +192,7 @@ def _plans(problem: Problem) -> list[Plan]:
         wide=still,
     )
     outer_first = plan_dense.is_exchanged(problem.batch, problem.out_channels)
-    wides = [still] if still <= 4 * LANES else []
+    wides = [still] if still <= 4 * LANES or still % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if still % (LANES * n) == 0 and LANES * n < still]
     divisors = [d for d in range(min(image.batch, 32), 0, -1) if image.batch % d == 0]
     return [

@@ -2,10 +2,10 @@
 
     y[n, p, q, o] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, i] w[a, b, i, o]
 
-lax makes a larger batch of a small one first, and copies x for that, and y. Here each tap is a matrix
-product of what it reads of the padded images in the memory on the chip. These are kept once for
-each column that outputs begin to read at, with a stride in steps of that; so a tap reads whole
-registers, and is not shifted. A dilated input (a transposed convolution, the input gradient of a
+lax makes a larger batch of a small one first, and copies x for that, and y. Here each tap is a
+matrix product of what it reads of the padded images in the memory on the chip. These are kept once
+for each column that outputs begin to read at, with a stride in steps of that; so a tap reads whole
+registers, and is not shifted. Taps of few channels lie side by side there, and are one product. A dilated input (a transposed convolution, the input gradient of a
 strided one) is computed phase by phase, each with taps of its own; phases of columns are put in
 order on the chip, those of rows are where they belong.
 """
@@ -13,8 +13,8 @@ order on the chip, those of rows are where they belong.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,20 @@ from jaxdil._pallas.plan_dense import LANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
-__all__ = ["clear", "convolution", "order", "part_of", "read", "stage", "swapped"]
+__all__ = [
+    "Multiply",
+    "clear",
+    "convolution",
+    "multiplied",
+    "order",
+    "part_of",
+    "read",
+    "stage",
+    "swapped",
+]
+
+
+Multiply: TypeAlias = Callable[[Any, Any, int], Any]
 
 
 @narrow
@@ -44,7 +57,8 @@ def convolution(
 ) -> jax.Array:
     """(N, P, Q, O) in ``dtype`` of x (N, H, W, C) and w (K, L, C, O).
 
-    Where the plan is turned, the taps of w are in reverse; where it has outputs first, w is (K, L, O, C).
+    Where the plan is turned, the taps of w are in reverse; where outputs come first, w is (K, L, O,
+    C).
     """
     taps = plan.kernel[0] * plan.kernel[1]
     w = w.reshape(taps, *w.shape[2:])
@@ -75,16 +89,14 @@ def convolution(
         scratch.append(pltpu.VMEM(plan.result, jnp.float32))
     x_block = order(plan.images, plan.rows.size, plan.columns_given, plan.channels, across_x)
     y = pl.pallas_call(
-        functools.partial(_convolve, plan=plan, precision=precision),
+        functools.partial(_convolve, plan=plan, multiply=multiplied(precision, interpret)),
         grid=at(images, outputs),
         in_specs=[
             pl.BlockSpec(x_block, x_at),
             pl.BlockSpec((taps, *kernel), w_at),
         ],
         out_specs=pl.BlockSpec(order(plan.images, *plan.outputs, plan.wide, across_y), y_at),
-        out_shape=like(
-            x, order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype
-        ),
+        out_shape=like(x, order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype),
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
@@ -104,6 +116,22 @@ def swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
     return transpose(x, (0, 1, 3, 2)) if across else x
 
 
+def multiplied(precision: Any, interpret: Any) -> Multiply:
+    """The product of a (M, K) and b, summed over axis ``inner`` of b, in single precision."""
+
+    def multiply(a: Any, b: Any, inner: int) -> Any:
+        if (
+            interpret
+        ):  # where a CPU may have no product of half precision; theirs are exact in single
+            a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        contract = ((1,), (inner,)), ((), ())
+        return lax.dot_general(
+            a, b, contract, precision=precision, preferred_element_type=jnp.float32
+        )
+
+    return multiply
+
+
 def _cost(plan: Plan) -> pl.CostEstimate:
     outputs = plan.batch * plan.positions[0] * plan.positions[1] * plan.out_channels
     taps = plan.kernel[0] * plan.kernel[1]
@@ -112,8 +140,9 @@ def _cost(plan: Plan) -> pl.CostEstimate:
     )
 
 
-def _convolve(x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, plan: Plan,
-              precision: Any) -> None:
+def _convolve(
+    x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, plan: Plan, multiply: Multiply
+) -> None:
     inner = pl.program_id(1)
 
     @pl.when(inner == 0)
@@ -125,7 +154,7 @@ def _convolve(x: Any, w: Any, y: Any, window: Any, image: Any, *results: Any, pl
     else:
         stage(x, window, image, plan)
     for phase in plan.rows.phases:
-        _rows(phase, w, y, image, results, plan, precision)
+        _rows(phase, w, y, image, results, plan, multiply)
 
 
 # --- the padded images ----------------------------------------------------------------------------
@@ -164,7 +193,12 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
                 reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
                 part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
                 part = part.astype(image.dtype)[:used]
-                to = pl.ds(n, 1), pl.ds(r + rows.lo, 1), pl.ds(0, part.shape[0]), _lanes(lanes, len(starts))
+                to = (
+                    pl.ds(n, 1),
+                    pl.ds(r + rows.lo, 1),
+                    pl.ds(0, part.shape[0]),
+                    _lanes(lanes, len(starts)),
+                )
                 image.at[i][to] = part[None, None]
 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
@@ -188,7 +222,7 @@ def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: b
 
 
 def _rows(
-    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, precision: Any
+    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, multiply: Multiply
 ) -> None:
     """The outputs of a phase of rows, some images, rows and columns a time."""
     images, height, width = plan.chunk
@@ -197,7 +231,7 @@ def _rows(
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         for side in plan.columns.phases:
-            total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, precision)
+            total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, multiply)
             total = total.reshape(images, high, width, plan.wide)
             if results:
                 _put(total, results[0], high, pl.ds(side.phase, width, step))
@@ -252,8 +286,16 @@ def _weights(w: Any, row: Tap, group: Sequence[Tap], plan: Plan) -> Any:
     return lax.concatenate([w[tap] for tap in taps], 1 if plan.outer_first else 0)
 
 
-def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, plan: Plan,
-         precision: Any) -> Any:
+def _sum(
+    phase: Phase,
+    side: Phase,
+    w: Any,
+    image: Any,
+    at: Any,
+    shape: Any,
+    plan: Plan,
+    multiply: Multiply,
+) -> Any:
     """The sums of a phase of rows and one of columns: (outputs, O)."""
     (n, r, q), (images, high, width) = at, shape
     total: Any = None
@@ -264,13 +306,8 @@ def _sum(phase: Phase, side: Phase, w: Any, image: Any, at: Any, shape: Any, pla
             part = read(image, (start, n, first, q), shape, plan.rows.stride)
             part = part[..., : plan.channels * len(group)]
             part = part.reshape(images * high * width, -1).astype(w.dtype)
-            term = lax.dot_general(
-                part,
-                _weights(w, row, group, plan),
-                (((1,), (1 if plan.outer_first else 0,)), ((), ())),
-                precision=precision,
-                preferred_element_type=jnp.float32,
-            )
+            weights = _weights(w, row, group, plan)
+            term = multiply(part, weights, 1 if plan.outer_first else 0)
             total = term if total is None else total + term
     if total is None:
         return jnp.zeros((images * high * width, plan.wide), jnp.float32)

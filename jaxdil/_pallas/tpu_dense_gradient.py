@@ -2,10 +2,10 @@
 
     dw[a, b, i, o] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, i] g[n, p, q, o]
 
-lax sums over a batch as over channels, of which there are few, and copies images for that. Here a tap
-is a matrix product over positions. One of the two images lies padded in the memory on the chip, as
-it does for the convolution, and is read at the place of the tap; the other is turned once,
-with its positions in the lanes.
+lax sums over a batch as over channels, of which there are few, and copies images for that. Here a
+tap is a matrix product over positions. One of the two images lies padded in the memory on the chip,
+as it does for the convolution, and is read at the place of the tap; the other is turned once, with
+its positions in the lanes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -24,7 +22,16 @@ from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
 from jaxdil._pallas.tpu_2d import repeat
-from jaxdil._pallas.tpu_dense import clear, order, part_of, read, stage, swapped
+from jaxdil._pallas.tpu_dense import (
+    Multiply,
+    clear,
+    multiplied,
+    order,
+    part_of,
+    read,
+    stage,
+    swapped,
+)
 from jaxdil._pallas.varying import like
 
 __all__ = ["kernel_gradient"]
@@ -40,7 +47,10 @@ def kernel_gradient(
     precision: Any = None,
     interpret: Any = False,
 ) -> jax.Array:
-    """(K, L, C, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O); (K, L, O, C) with outputs first."""
+    """(K, L, C, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O).
+
+    Where outputs come first it is (K, L, O, C).
+    """
     image = plan.image
     moving, still = (g, x) if plan.exchanged else (x, g)
     across, beside = image.across
@@ -48,16 +58,16 @@ def kernel_gradient(
     block = order(image.images, image.rows.size, image.columns_given, image.channels, across)
     other = order(image.images, *image.outputs, plan.wide, beside)
     pair = (plan.still, image.channels)[:: -1 if plan.turned else 1]
-    blocks, _ = plan.steps
     scratch = [
         pltpu.VMEM(image.window, jnp.float32),
         pltpu.VMEM(plan.padded, x.dtype if image.packed else jnp.float32),
         pltpu.VMEM((plan.positions, LANES), jnp.float32),
         pltpu.VMEM((plan.wide, plan.positions), x.dtype),
-        pltpu.VMEM((taps, plan.wide, image.channels), jnp.float32),
     ]
+    if not plan.alone:
+        scratch.append(pltpu.VMEM((taps, plan.wide, image.channels), jnp.float32))
     dw = pl.pallas_call(
-        functools.partial(_correlate, plan=plan, precision=precision),
+        functools.partial(_correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.steps,
         in_specs=[
             pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0)),  # noqa: ARG005
@@ -74,7 +84,6 @@ def kernel_gradient(
         name="jaxdil_dense_kernel_gradient",
         interpret=interpret,
     )(swapped(moving, across), swapped(still, beside))
-    del blocks
     return dw.reshape(*image.kernel, *pair)
 
 
@@ -90,21 +99,40 @@ def _cost(plan: Plan) -> pl.CostEstimate:
 
 
 def _correlate(
-    x: Any, g: Any, dw: Any, window: Any, image: Any, lying: Any, turned: Any, sums: Any,
-    *, plan: Plan, precision: Any,
+    x: Any,
+    g: Any,
+    dw: Any,
+    window: Any,
+    image: Any,
+    lying: Any,
+    turned: Any,
+    *sums: Any,
+    plan: Plan,
+    multiply: Multiply,
 ) -> None:
-    u, n = pl.program_id(0), pl.program_id(1)
+    n = pl.program_id(1)
 
     @pl.when(n == 0)
     def _() -> None:
         clear(window, image)
         lying[...] = jnp.zeros(lying.shape, lying.dtype)
-        sums[...] = jnp.zeros(sums.shape, sums.dtype)
+        for each in sums:
+            each[...] = jnp.zeros(each.shape, each.dtype)
 
     stage(x, window, image, plan.image, used=plan.image.columns.outputs)
     _turn(g, lying, turned, plan)
-    del u
     images, height, width = plan.strip
+
+    def store(tap: int, total: Any) -> None:
+        dw[tap] = (total.T if plan.turned else total).astype(dw.dtype)
+
+    if plan.alone:
+        _add(image, turned, store, (0, 0, 0), plan, multiply)
+        return
+
+    def add(tap: int, term: Any) -> None:
+        sums[0][tap] += term
+
     strips = plan.image.pitch // width
     repeat(
         plan.image.images // images,
@@ -112,16 +140,15 @@ def _correlate(
             plan.height // height,
             lambda r: repeat(
                 strips,
-                lambda q: _add(image, turned, sums, (i, r * height, q * width), plan, precision),
+                lambda q: _add(image, turned, add, (i, r * height, q * width), plan, multiply),
             ),
         ),
     )
 
     @pl.when(n == pl.num_programs(1) - 1)
     def _() -> None:
-        for tap in range(sums.shape[0]):
-            total = sums[tap]
-            dw[tap] = (total.T if plan.turned else total).astype(dw.dtype)
+        for tap in range(dw.shape[0]):
+            store(tap, sums[0][tap])
 
 
 def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
@@ -139,7 +166,9 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
                 start = (n * plan.height + r) * image.pitch + at
                 lying[pl.ds(start, some), : lanes.stop - lanes.start] = part
 
-        repeat(image.images, lambda n, row=row: repeat(image.positions[0], functools.partial(row, n)))
+        repeat(
+            image.images, lambda n, row=row: repeat(image.positions[0], functools.partial(row, n))
+        )
 
         def square(i: Any, lanes: slice = lanes) -> None:
             at = pl.ds(pl.multiple_of(i * LANES, LANES), LANES)
@@ -149,8 +178,8 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
         repeat(plan.positions // LANES, square)
 
 
-def _add(image: Any, turned: Any, sums: Any, at: Any, plan: Plan, precision: Any) -> None:
-    """Add the products of some images, rows and columns."""
+def _add(image: Any, turned: Any, add: Any, at: Any, plan: Plan, multiply: Multiply) -> None:
+    """``add(tap, product)`` over some images, rows and columns, for each tap."""
     n, r, q = at
     images, height, width = plan.strip
     count = images * height * width
@@ -167,17 +196,10 @@ def _add(image: Any, turned: Any, sums: Any, at: Any, plan: Plan, precision: Any
             part = part.reshape(count, -1).astype(turned.dtype)
             if count < fixed.shape[1]:
                 part = jnp.pad(part, [(0, fixed.shape[1] - count), (0, 0)])
-            term = lax.dot_general(
-                fixed,
-                part,
-                (((1,), (0,)), ((), ())),
-                precision=precision,
-                preferred_element_type=jnp.float32,
-            )
+            term = multiply(fixed, part, 0)
             for i, tap in enumerate(group):
-                to = _tap(row.tap, tap.tap, plan)
                 channels = slice(i * plan.image.channels, (i + 1) * plan.image.channels)
-                sums[to] += term[:, channels]
+                add(_tap(row.tap, tap.tap, plan), term[:, channels])
 
 
 def _tap(a: int, b: int, plan: Plan) -> int:

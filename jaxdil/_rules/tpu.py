@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T15.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T16.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxdil._choice import Choice
 from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_dense import lies_in_rows
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
@@ -82,6 +83,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
+    # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
+    image = problem.rank in (1, 2) and not window and min(inner, outer) >= 16
+    rows = image and lies_in_rows(problem)
+    near = max(problem.dilation, default=1) <= 2 and min(problem.positions, default=1) >= 14
+    rows = rows or (
+        image and problem.batch < 8 and min(inner, outer) >= 64 and (near or problem.rank == 1)
+    )
+    yield rows, rule(16, "pallas_tpu", "dense, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation
