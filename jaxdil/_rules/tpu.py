@@ -84,7 +84,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
     # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
-    image = problem.rank in (1, 2) and not window and min(inner, outer) >= 16
+    image = problem.rank in (1, 2) and not window and min(inner, outer) >= 16 and problem.taps > 1
     rows = image and lies_in_rows(problem)
     near = max(problem.dilation, default=1) <= 2 and min(problem.positions, default=1) >= 14
     rows = rows or (
