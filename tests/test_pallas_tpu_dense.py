@@ -37,6 +37,9 @@ DENSE = (
     geometry("several tiles", (5, 8), (2, 2), channels=(130, 129), batch=1, pad=((1, 0), (0, 1))),
     geometry("blocks of outputs", (4, 4), (2, 2), channels=(2, 640), batch=2, pad=(1, 0)),
     geometry("rows in strips", (24, 40), (2, 2), channels=(2, 3), batch=2, pad=(1, 0)),
+    geometry(
+        "taps in the padding alone", (5, 6), (3, 3), channels=(3, 2), d=(6, 1), pad=((6, 6), (1, 1))
+    ),
     geometry("a row", (21,), (4,), channels=(3, 5), d=2, pad=(6, 0)),
     geometry("a row, columns across", (150,), (3,), channels=(16, 8), pad=(1, 1)),
     geometry("a long row", (700,), (3,), channels=(2, 2), batch=1, s=2, pad=(1, 1)),
@@ -185,7 +188,9 @@ def test_kernels_are_taken_as_they_lie(numbers):
         return lax.conv_general_dilated(x, w, *window, numbers)
 
     y, pullback = jax.vjp(jaxdil.accelerate(conv, method=f"{PINNED} or auto"), x, w)
-    found = dict(zip(("forward", "input gradient", "kernel gradient"), (y, *pullback(c))))
+    found = dict(
+        zip(("forward", "input gradient", "kernel gradient"), (y, *pullback(c)), strict=True)
+    )
     for role, array in found.items():
         judge(
             np.transpose(array, np.argsort(orders[role == "kernel gradient"])), role, g, np.float32
@@ -211,7 +216,16 @@ def test_which_kernels_are_most_likely_turned_round(spec, turned):
 # --- the memory on the chip -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["same", "transposed", "a row, columns across", "rows in strips"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "same",
+        "transposed",
+        "a row, columns across",
+        "rows in strips",
+        "taps in the padding alone",
+    ],
+)
 def test_nothing_is_read_that_was_not_written(name):
     """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
     g = BY_NAME[name]

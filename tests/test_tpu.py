@@ -28,9 +28,9 @@ BY_RULE = {
     "T2": ("resnext-56", "fwd", "expand"),
     "T3": ("highres3dnet-d2", "fwd", "slabs"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
-    "T5": ("unet-up-14", "fwd", "patches"),
+    "T5": ("vit-patch16", "fwd", "patches"),
     "T6": ("wavenet-d512", "fwd", "taps"),
-    "T7": ("resnet-56", "fwd", "taps"),
+    "T7": ("espnet-d8", "fwd", "taps"),
     "T8": ("wavenet-d512", "dw", "columns"),
     "T9": ("resnet-1x1", "dx", "taps"),
     "T10": ("mamba-k4", "dw", "pallas_tpu"),
@@ -39,6 +39,7 @@ BY_RULE = {
     "T13": ("vit-patch16", "dw", "space_to_batch"),
     "T14": ("aspp-r18", "dw", "correlate"),
     "T15": ("jax-5227", "dw", "planes"),
+    "T16": ("dcgan-8", "fwd", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 

@@ -4,7 +4,7 @@
 
 For each tap that is a matrix product over positions, of the image that is read at the tap's place
 and of the other, which stays where it is and is turned once. These are x and the cotangent; of a
-transposed convolution, whose x is dilated, the cotangent and x: then the cotangent is read in steps.
+transposed convolution, whose x is dilated, they are the cotangent, read in steps, and x.
 """
 
 from __future__ import annotations
@@ -134,6 +134,12 @@ class Plan:
         taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
         sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
         return 2 * sum(self.copied) + work + sums + math.prod(self.image.window) * 4
+
+    @property
+    def meeting(self) -> int:
+        """Taps that meet a sample; the others have no product."""
+        (phase,), (side,) = self.image.rows.phases, self.image.columns.phases
+        return len(phase.taps) * len(side.taps)
 
     @property
     def products(self) -> int:

@@ -5,9 +5,10 @@
 lax makes a larger batch of a small one first, and copies x for that, and y. Here each tap is a
 matrix product of what it reads of the padded images in the memory on the chip. These are kept once
 for each column that outputs begin to read at, with a stride in steps of that; so a tap reads whole
-registers, and is not shifted. Taps of few channels lie side by side there, and are one product. A dilated input (a transposed convolution, the input gradient of a
-strided one) is computed phase by phase, each with taps of its own; phases of columns are put in
-order on the chip, those of rows are where they belong.
+registers, and is not shifted. Taps of few channels lie side by side there, and are one product. A
+dilated input (a transposed convolution, the input gradient of a strided one) is computed phase by
+phase, each with taps of its own; phases of columns are put in order on the chip, those of rows are
+where they belong.
 """
 
 from __future__ import annotations
@@ -226,10 +227,10 @@ def _rows(
 ) -> None:
     """The outputs of a phase of rows, some images, rows and columns a time."""
     images, height, width = plan.chunk
-
     step = plan.columns.step
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
+        total: Any = None
         for side in plan.columns.phases:
             total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, multiply)
             total = total.reshape(images, high, width, plan.wide)

@@ -127,6 +127,8 @@ def _correlate(
         dw[tap] = (total.T if plan.turned else total).astype(dw.dtype)
 
     if plan.alone:
+        if plan.meeting < dw.shape[0]:
+            dw[...] = jnp.zeros(dw.shape, dw.dtype)
         _add(image, turned, store, (0, 0, 0), plan, multiply)
         return
 
@@ -166,9 +168,10 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
                 start = (n * plan.height + r) * image.pitch + at
                 lying[pl.ds(start, some), : lanes.stop - lanes.start] = part
 
-        repeat(
-            image.images, lambda n, row=row: repeat(image.positions[0], functools.partial(row, n))
-        )
+        def rows(n: Any, row: Any = row) -> None:
+            repeat(image.positions[0], functools.partial(row, n))
+
+        repeat(image.images, rows)
 
         def square(i: Any, lanes: slice = lanes) -> None:
             at = pl.ds(pl.multiple_of(i * LANES, LANES), LANES)
