@@ -113,7 +113,8 @@ def test_each_method_compiles_for_a_tpu(name, method, v5e):
         return y, *pullback(y)
 
     compiled = tpu.lowered(both, (x, w), v5e).compile()
-    assert tpu.estimate(compiled.as_text()).cycles > 0
+    found = tpu.estimate(compiled.as_text())
+    assert found.cycles > 0 or found.kernels
 
 
 @needs_compiler
