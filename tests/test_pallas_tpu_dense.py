@@ -43,6 +43,7 @@ DENSE = (
     geometry("a row", (21,), (4,), channels=(3, 5), d=2, pad=(6, 0)),
     geometry("a row, columns across", (150,), (3,), channels=(16, 8), pad=(1, 1)),
     geometry("a long row", (700,), (3,), channels=(2, 2), batch=1, s=2, pad=(1, 1)),
+    geometry("a row in strips", (1300,), (2,), channels=(2, 2), batch=1, pad=(0, 1)),
     geometry("negative padding", (9, 8), (3, 2), channels=(3, 2), pad=((-1, 2), (1, -2))),
 )
 # What is one sum for each phase, and no kernel gradient of a dilated input.
@@ -102,7 +103,14 @@ def images_of(plan):
 @each(
     [
         BY_NAME[name]
-        for name in ("same", "stride", "blocks of outputs", "rows in strips", "transposed")
+        for name in (
+            "same",
+            "stride",
+            "blocks of outputs",
+            "rows in strips",
+            "transposed",
+            "a row in strips",
+        )
     ],
     core=("same",),
 )

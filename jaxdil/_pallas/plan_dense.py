@@ -68,6 +68,8 @@ class Plan:
     """Images in a block."""
     wide: int
     """Outputs in a block."""
+    even: bool = False
+    """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -89,8 +91,14 @@ class Plan:
     @property
     def pitch(self) -> int:
         """Columns that are computed, whole registers of them."""
-        width = up(self.columns.outputs, 2 * SUBLANES if self.packed else SUBLANES)
-        return up(width, MOST_ROWS) if width > MOST_ROWS else width
+        unit = 2 * SUBLANES if self.packed else SUBLANES
+        width = up(self.columns.outputs, unit)
+        if width <= MOST_ROWS:
+            return width
+        if self.across[1] or self.even:
+            return up(width, MOST_ROWS)
+        blocks = -(-width // MOST_ROWS)
+        return blocks * up(-(-width // blocks), unit)
 
     @property
     def outputs(self) -> tuple[int, int]:
@@ -145,12 +153,18 @@ class Plan:
     def chunk(self) -> tuple[int, int, int]:
         """Images, rows and columns of a product."""
         if self.pitch > MOST_ROWS:
-            return 1, 1, MOST_ROWS
+            return 1, 1, self.pitch // -(-self.pitch // MOST_ROWS)
         height = max(min(MOST_ROWS // self.pitch, self.rows.outputs), 1)
         blocks = -(-self.rows.outputs // height)
         height = -(-self.rows.outputs // blocks)
         most = MOST_ROWS // (height * self.pitch) if blocks == 1 else 1
         return _divisor(self.images, most), height, self.pitch
+
+    @property
+    def copies(self) -> tuple[int, int, int]:
+        """Blocks of x, w and y that are on the chip: two of each, one being copied, if several."""
+        images, outputs = self.steps
+        return 1 + (images > 1), 1 + (outputs > 1), 1 + (images * outputs > 1)
 
     @property
     def copied(self) -> tuple[int, int, int]:
@@ -181,7 +195,7 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes in the memory on the chip: two of each block, one being copied."""
+        """Bytes in the memory on the chip."""
         outer = up(self.wide, LANES)
         held = 2 if self.packed else 4
         work = (
@@ -191,7 +205,8 @@ class Plan:
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
-        return 2 * sum(self.copied) + work + 2 * MOST_ROWS * outer * 4
+        sums = 2 * MOST_ROWS * outer * 4
+        return sum(n * of for n, of in zip(self.copies, self.copied, strict=True)) + work + sums
 
     @property
     def products(self) -> int:

@@ -25,7 +25,7 @@ from jaxdil._problem import Problem
 __all__ = ["Plan", "plan_of", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
-STRIP = 512
+STRIP = 2048
 
 # Products of 8 channels by 128 positions by 128 channels that are written out at the most.
 MOST_PRODUCTS = 8192
@@ -67,7 +67,8 @@ class Plan:
         if math.prod(whole) <= 2 * STRIP:
             return whole
         if image.pitch >= STRIP:
-            return 1, 1, STRIP if image.pitch % STRIP == 0 else STRIP // 2
+            widths = range(plan_dense.MOST_ROWS, 2 * STRIP + 1, plan_dense.MOST_ROWS)
+            return 1, 1, max(width for width in widths if image.pitch % width == 0)
         unit = LANES // math.gcd(image.pitch, LANES)
         return (
             1,
@@ -105,6 +106,12 @@ class Plan:
         return math.prod(self.image.kernel), *(pair[::-1] if self.turned else pair)
 
     @property
+    def copies(self) -> tuple[int, int, int]:
+        """Blocks of each that are on the chip: two, one being copied, if several."""
+        blocks, images = self.steps
+        return 1 + (images > 1), 1 + (blocks * images > 1), 1 + (blocks > 1)
+
+    @property
     def copied(self) -> tuple[int, int, int]:
         """Bytes of a block of the image that is read in places, of the other and of dw."""
         image = self.image
@@ -127,13 +134,14 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes in the memory on the chip: two of each block, one being copied."""
+        """Bytes in the memory on the chip."""
         held = 2 if self.image.packed else 4
         work = math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
         work += self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
         taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
         sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
-        return 2 * sum(self.copied) + work + sums + math.prod(self.image.window) * 4
+        work += sums + math.prod(self.image.window) * 4
+        return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
     def meeting(self) -> int:
@@ -196,6 +204,7 @@ def _plans(problem: Problem) -> list[Plan]:
         itemsizes=sizes_of,
         images=1,
         wide=still,
+        even=True,
     )
     outer_first = plan_dense.is_exchanged(problem.batch, problem.out_channels)
     wides = [still] if still <= 4 * LANES or still % LANES else []

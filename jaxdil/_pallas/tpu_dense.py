@@ -89,14 +89,16 @@ def convolution(
     if plan.result is not None:
         scratch.append(pltpu.VMEM(plan.result, jnp.float32))
     x_block = order(plan.images, plan.rows.size, plan.columns_given, plan.channels, across_x)
+    y_block = order(plan.images, *plan.outputs, plan.wide, across_y)
+    held = [pl.Buffered(count) for count in plan.copies]
     y = pl.pallas_call(
         functools.partial(_convolve, plan=plan, multiply=multiplied(precision, interpret)),
         grid=at(images, outputs),
         in_specs=[
-            pl.BlockSpec(x_block, x_at),
-            pl.BlockSpec((taps, *kernel), w_at),
+            pl.BlockSpec(x_block, x_at, pipeline_mode=held[0]),
+            pl.BlockSpec((taps, *kernel), w_at, pipeline_mode=held[1]),
         ],
-        out_specs=pl.BlockSpec(order(plan.images, *plan.outputs, plan.wide, across_y), y_at),
+        out_specs=pl.BlockSpec(y_block, y_at, pipeline_mode=held[2]),
         out_shape=like(x, order(plan.batch, *plan.positions, plan.out_channels, across_y), dtype),
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),

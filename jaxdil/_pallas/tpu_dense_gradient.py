@@ -66,16 +66,18 @@ def kernel_gradient(
     ]
     if not plan.alone:
         scratch.append(pltpu.VMEM((taps, plan.wide, image.channels), jnp.float32))
+    held = [pl.Buffered(count) for count in plan.copies]
     dw = pl.pallas_call(
         functools.partial(_correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.steps,
         in_specs=[
-            pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0)),  # noqa: ARG005
-            pl.BlockSpec(other, lambda u, n: order(n, 0, 0, u, beside)),
+            pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0), pipeline_mode=held[0]),  # noqa: ARG005
+            pl.BlockSpec(other, lambda u, n: order(n, 0, 0, u, beside), pipeline_mode=held[1]),
         ],
         out_specs=pl.BlockSpec(
             (taps, rows, columns),
             lambda u, n: (0, 0, u) if plan.turned else (0, u, 0),  # noqa: ARG005
+            pipeline_mode=held[2],
         ),
         out_shape=like(x, (taps, *pair), dtype),
         scratch_shapes=scratch,

@@ -83,13 +83,15 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
-    # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
-    image = problem.rank in (1, 2) and not window and min(inner, outer) >= 16 and problem.taps > 1
+    # Parts of volumes have few channels and a large batch, which lax may lay out as it likes.
+    image = problem.rank in (1, 2) and not window and problem.taps > 1
+    image = image and min(inner, outer) >= (16 if problem.batch < 8 else 64)
     rows = image and lies_in_rows(problem)
+    # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
     near = max(problem.dilation, default=1) <= 2 and min(problem.positions, default=1) >= 14
-    rows = rows or (
-        image and problem.batch < 8 and min(inner, outer) >= 64 and (near or problem.rank == 1)
-    )
+    square = near and min(problem.kernel, default=1) > 1
+    copied = image and problem.batch < 8 and min(inner, outer) >= 64
+    rows = rows or (copied and (square or problem.rank == 1))
     yield rows, rule(16, "pallas_tpu", "dense, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
