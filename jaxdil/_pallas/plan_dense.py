@@ -314,7 +314,7 @@ def lies_in_rows(problem: Problem) -> bool:
 
 def is_in_rows(batch: int, width: int, channels: int, itemsize: int) -> bool:
     """Whether columns lie in the sublanes or in the lanes, and channels in the others."""
-    if channels % SUBLANES:
+    if channels % SUBLANES and channels < LANES // 2:
         return False
     single = batch == 1 and itemsize == 4 and width % SUBLANES != 0
     return is_turned(width, channels) or (together(batch, width) == 0 and not single)
