@@ -42,6 +42,8 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     many = rows <= 8 or samples * images >= 2048
     narrow = rows > 1 and problem.batch_groups * max(rows, outer) <= 256 and many
     yield narrow, _rule(1, "expand", "kernel gradient of narrow groups")
+    single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
+    yield single, _rule(1, "expand", "kernel gradient of a 1x1 kernel of up to 4 groups")
     alone = problem.rank == 1 and depthwise and images < 4 and positions <= 8
     # Other lengths lie in memory in an order that has to be changed for a kernel.
     aligned = samples % 8 == 0 == problem.size[0] % 8 if problem.rank else False
