@@ -89,10 +89,15 @@ def small(monkeypatch):
             return [min(plans(problem), key=lambda plan: (plan.wide, images_of(plan)))]
 
         monkeypatch.setattr(module, "_plans", smallest)
-        module.plan_of.cache_clear()
+    forget()
     yield
-    for module in (plan_dense, plan_dense_gradient):
-        module.plan_of.cache_clear()
+    forget()
+
+
+def forget():
+    """No plan is remembered."""
+    plan_dense._plan_of.cache_clear()
+    plan_dense_gradient.plan_of.cache_clear()
 
 
 def images_of(plan):
@@ -219,6 +224,16 @@ def test_kernels_are_taken_as_they_lie(numbers):
 )
 def test_which_kernels_are_most_likely_turned_round(spec, turned):
     assert _layout.is_turned(spec) is turned
+
+
+@pytest.mark.core
+def test_a_turned_kernel_makes_no_other_problem_but_another_plan():
+    (problem, _) = problems(BY_NAME["side by side"])
+    turned = problem.replace(turned=True)
+    assert turned == problem
+    assert hash(turned) == hash(problem)
+    assert plan_dense.plan_of(turned).turned
+    assert not plan_dense.plan_of(problem).turned
 
 
 # --- the memory on the chip -----------------------------------------------------------------------

@@ -221,9 +221,15 @@ def _divisor(n: int, most: int) -> int:
     return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(most, 1))
 
 
-@functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a dense convolution along one or two axes, or None if none fits."""
+    return _plan_of(problem, turned=problem.turned)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
+    # Problems are the same whether their kernels are turned or not; plans are not.
+    problem = problem.replace(turned=turned)
     fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
