@@ -2,14 +2,15 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, and their gradients. What a kernel
-does and which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it
-is interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, dense ones along one axis and of
+images, and their gradients. What a kernel does and which problems it can serve stands with it in
+``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs a depthwise convolution of up to three axes, or its kernel gradient of up to two."""
+    """Needs up to three axes, two for kernel gradients and dense ones, and no groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
@@ -58,7 +59,8 @@ def _is_gradient(problem: Problem) -> bool:
     return problem.taps > math.prod(problem.positions)
 
 
-def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """The kernel gradient of a dense convolution."""
     from jaxdil._pallas import tpu_dense_gradient
 
     plan = plan_dense_gradient.plan_of(problem)
@@ -76,7 +78,8 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: b
     return transpose(dw, order).reshape(problem.y_shape)
 
 
-def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
+def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A dense convolution."""
     from jaxdil._pallas import tpu_dense
 
     plan = plan_dense.plan_of(problem)

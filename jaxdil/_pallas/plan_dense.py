@@ -19,20 +19,19 @@ import numpy as np
 from jax import lax
 
 from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
+from jaxdil._pallas.layouts import is_outer_first
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
 __all__ = [
     "LANES",
     "Plan",
     "as_image",
-    "is_exchanged",
-    "is_in_rows",
     "is_usual",
-    "lies_in_rows",
     "plan_of",
     "reason",
+    "sizes_of",
 ]
 
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
@@ -236,7 +235,7 @@ def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
 
 def _plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
-    image = as_image(problem)
+    image, outer, first = as_image(problem), problem.out_channels, problem.channels_first
     rows, columns = (
         axis_of(n, k, p, s, d, a, lo, 1)
         for n, k, p, s, d, a, (lo, _) in zip(
@@ -259,42 +258,32 @@ def _plans(problem: Problem) -> list[Plan]:
         rows=rows,
         columns=columns,
         turned=problem.turned,
-        outer_first=_is_outer_first(problem),
+        outer_first=is_outer_first(problem),
         across=(
-            is_turned(problem.size[-1], problem.channels, channels_first=problem.channels_first),
-            is_turned(
-                problem.positions[-1],
-                problem.out_channels,
-                channels_first=problem.channels_first,
-            ),
+            is_turned(problem.size[-1], problem.channels, channels_first=first),
+            is_turned(problem.positions[-1], outer, channels_first=first),
         ),
-        itemsizes=(
-            problem.x_dtype.itemsize,
-            problem.w_dtype.itemsize,
-            problem.out_dtype.itemsize,
-        ),
+        itemsizes=sizes_of(problem),
         images=1,
-        wide=problem.out_channels,
+        wide=outer,
     )
-    outer = problem.out_channels
     wides = [outer] if outer <= WIDEST or outer % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]
+    # Few images, so that one block is copied while another is computed; with the kernel in parts
+    # many, as each part goes by anew for each block.
+    enough = [d for d in divisors if d * rows.outputs * plan.pitch >= 2 * MOST_ROWS]
+    few = [*enough[::-1], *(d for d in divisors if d not in enough)]
     return [
-        dataclasses.replace(plan, images=images, wide=wide) for wide in wides for images in divisors
+        dataclasses.replace(plan, images=images, wide=wide)
+        for wide in wides
+        for images in (few if wide == outer else divisors)
     ]
 
 
-def _is_outer_first(problem: Problem) -> bool:
-    """Whether the kernel lies in memory with its inputs in the lanes."""
-    pair = problem.group_channels, problem.out_channels
-    before, last = pair[::-1] if problem.turned else pair
-    return problem.turned != is_exchanged(before, last)
-
-
-def is_exchanged(before: int, last: int) -> bool:
-    """Whether the compiler lays the axis before the last into the lanes, which it fills better."""
-    return up(before, LANES) * up(last, SUBLANES) < up(last, LANES) * up(before, SUBLANES)
+def sizes_of(problem: Problem) -> tuple[int, int, int]:
+    """Bytes of an element of x, of w and of y."""
+    return problem.x_dtype.itemsize, problem.w_dtype.itemsize, problem.out_dtype.itemsize
 
 
 def as_image(problem: Problem) -> Problem:
@@ -309,21 +298,6 @@ def as_image(problem: Problem) -> Problem:
         input_dilation=(1, *problem.input_dilation),
         dilation=(1, *problem.dilation),
     )
-
-
-def lies_in_rows(problem: Problem) -> bool:
-    """Whether x and y lie in memory as the kernel reads them, so that neither is copied."""
-    x = problem.batch, problem.size[-1], problem.channels, problem.x_dtype.itemsize
-    y = problem.batch, problem.positions[-1], problem.out_channels, problem.out_dtype.itemsize
-    return is_in_rows(*x) and is_in_rows(*y)
-
-
-def is_in_rows(batch: int, width: int, channels: int, itemsize: int) -> bool:
-    """Whether columns lie in the sublanes or in the lanes, and channels in the others."""
-    if channels % SUBLANES and channels < LANES // 2:
-        return False
-    single = batch == 1 and itemsize == 4 and width % SUBLANES != 0
-    return is_turned(width, channels) or (together(batch, width) == 0 and not single)
 
 
 def reason(problem: Problem) -> str | None:

@@ -16,7 +16,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil._pallas import plan_dense
+from jaxdil._pallas import layouts, plan_dense
 from jaxdil._pallas.axes import axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
@@ -188,7 +188,6 @@ def _plans(problem: Problem) -> list[Plan]:
     ]
     x, g = (problem.batch, given.size), (problem.out_channels, given.kernel)
     (channels, _), (still, positions) = (g, x) if exchanged else (x, g)
-    sizes_of = problem.x_dtype.itemsize, problem.w_dtype.itemsize, problem.out_dtype.itemsize
     lengths = [(size[-1], count) for count, size in ((g, x) if exchanged else (x, g))]
     image = plan_dense.Plan(
         batch=problem.channels,
@@ -201,12 +200,12 @@ def _plans(problem: Problem) -> list[Plan]:
         turned=False,
         outer_first=False,
         across=(is_turned(*lengths[0]), is_turned(*lengths[1])),
-        itemsizes=sizes_of,
+        itemsizes=plan_dense.sizes_of(problem),
         images=1,
         wide=still,
         even=True,
     )
-    outer_first = plan_dense.is_exchanged(problem.batch, problem.out_channels)
+    outer_first = layouts.is_exchanged(problem.batch, problem.out_channels)
     wides = [still] if still <= 4 * LANES or still % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if still % (LANES * n) == 0 and LANES * n < still]
     divisors = [d for d in range(min(image.batch, 32), 0, -1) if image.batch % d == 0]

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.layouts import lies_in_rows
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_dense import lies_in_rows
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_dense import is_in_rows
 from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradients"]
