@@ -140,9 +140,14 @@ def convolve(
     problem: Problem,
     method: str,
     platform: str | None,
+    *,
+    in_lines: bool = False,
     within: Sequence[Problem] = (),
 ) -> jax.Array:
-    """The convolution in canonical layout by a method; parts of it are chosen for in turn."""
+    """The convolution in canonical layout by a method; parts of it are chosen for in turn.
+
+    ``in_lines`` says that x lies in memory as it is given: nothing is cut out or moved on the way.
+    """
     around = (*within, problem)
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
@@ -152,6 +157,7 @@ def convolve(
         chosen = choose(problem, platform=platform, within=around).method
         # The scope's name reaches the compiled program, for profilers and for tests of what ran.
         with jax.named_scope(f"jaxdil.{chosen}"):
-            return convolve(x, w, problem, chosen, platform, around)
+            return convolve(x, w, problem, chosen, platform, within=around)
 
-    return load(method).apply(x, w, problem, Convolve(part, platform, is_partitioned()))
+    conv = Convolve(part, platform, is_partitioned(), in_lines and platform == "cpu")
+    return load(method).apply(x, w, problem, conv)

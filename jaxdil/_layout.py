@@ -6,16 +6,30 @@ lax describes an order of axes by three tuples: for x and y (batch, channels, *s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxdil import _geometry
 from jaxdil._problem import Problem
 
-__all__ = ["crop_negative", "is_turned", "moves", "orders", "problem_of", "transpose"]
+__all__ = [
+    "crop_negative",
+    "cut",
+    "is_turned",
+    "moves",
+    "orders",
+    "pad",
+    "problem_of",
+    "transpose",
+]
+
+# Elements of an innermost axis that LLVM writes out; lines that are enough for all cores.
+SHORT, LINES = 64, 8
 
 
 def _image(spec: Sequence[int]) -> tuple[int, ...]:
@@ -37,15 +51,53 @@ def orders(numbers: lax.ConvDimensionNumbers) -> tuple[tuple[int, ...], ...]:
 
 def transpose(x: jax.Array, order: Sequence[int]) -> jax.Array:
     """``lax.transpose``, as a reshape where it moves nothing: XLA may copy for it otherwise."""
-    if moves(x.shape, order):
-        return lax.transpose(x, order)
-    return x.reshape([x.shape[axis] for axis in order])
+    shape = [x.shape[axis] for axis in order]
+    if not moves(x.shape, order):
+        return x.reshape(shape)
+    # Of a kernel of one tap only (I, O) are turned round, which a matrix product then reads as it
+    # lies: XLA sees that of two axes, and copies for more.
+    ones = next(i for i, axis in enumerate(order) if axis != i or x.shape[axis] != 1)
+    x = lax.transpose(x.reshape(x.shape[ones:]), [axis - ones for axis in order[ones:]])
+    return x.reshape(shape)
+
+
+def pad(x: jax.Array, pads: Sequence[tuple[int, int, int]], *, lines: bool) -> jax.Array:
+    """``lax.pad`` with zeros; ``lines`` pads what lies side by side in memory as one axis.
+
+    XLA makes a loop of every axis on a CPU, and LLVM writes the innermost out if it is short: with
+    64 channels that takes eight times as long as for a line of pixels with all their channels, and
+    is no faster. So many lines must be left that there are some for every core.
+    """
+    zero = jnp.zeros((), x.dtype)
+    if not any(map(any, pads)):
+        return x
+    if not lines or x.shape[-1] > SHORT:
+        return lax.pad(x, zero, pads)
+    sizes: list[int] = []
+    joined: list[tuple[int, int, int]] = []
+    for size, (lo, hi, between) in zip(x.shape, pads, strict=True):
+        whole = lo == hi == between == 0
+        if whole and math.prod(sizes[:-1]) >= LINES and joined[-1][2] == 0:
+            before, after, _ = joined[-1]
+            sizes[-1], joined[-1] = sizes[-1] * size, (before * size, after * size, 0)
+        else:
+            sizes.append(size)
+            joined.append((lo, hi, between))
+    shape = [n + lo + hi + max(n - 1, 0) * a for n, (lo, hi, a) in zip(x.shape, pads, strict=True)]
+    return lax.pad(x.reshape(sizes), zero, joined).reshape(shape)
 
 
 def moves(shape: Sequence[int], order: Sequence[int]) -> bool:
     """Whether a transpose moves anything in memory, and not only axes of one element."""
     long = [axis for axis in order if shape[axis] != 1]
     return long != sorted(long)
+
+
+def cut(x: jax.Array, start: Sequence[int], stop: Sequence[int], step: Sequence[int]) -> jax.Array:
+    """``lax.slice``, or x itself where that is all of it."""
+    if not any(start) and tuple(stop) == x.shape and set(step) == {1}:
+        return x
+    return lax.slice(x, start, stop, step)
 
 
 def crop_negative(x: jax.Array, params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:

@@ -214,7 +214,8 @@ def _canonically(
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         x, w = _layout.transpose(x, x_order), _layout.transpose(w, w_order)
-        y = _dispatch.convolve(x, w, problem, method, platform)
+        in_lines = not turns and not problem.channels_first
+        y = _dispatch.convolve(x, w, problem, method, platform, in_lines=in_lines)
         return _layout.transpose(y, y_order)
 
     def served(x: jax.Array, w: jax.Array) -> jax.Array:

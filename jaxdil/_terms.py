@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from jaxdil._layout import cut
 from jaxdil._problem import Problem
 
 __all__ = ["Axis", "axes_of", "cut_out"]
@@ -74,11 +75,12 @@ def _axis(n: int, k: int, taps: int, s: int, d: int, lo: int, hi: int, a: int) -
 def cut_out(x: jax.Array, cuts: Sequence[Cut], move: Any = None) -> jax.Array:
     """Cut the spatial axes of x (I, *S, F), the first of them ``move`` further on."""
     start, stop, step = zip((0, x.shape[0], 1), *cuts, (0, x.shape[-1], 1), strict=True)
+    shape = tuple(n - m for n, m in zip(stop, start, strict=True))
     if move is None:
-        return lax.slice(x, start, stop, step)
+        return cut(x, start, stop, step)
     # One slice for each tap, at a place known when it runs. One slice of all that a row of taps
     # reads, and slices of that, would be copied.
-    at = [np.uint32(n) for n in start]
-    at[1] = at[1] + move
-    x = lax.dynamic_slice(x, at, [n - m for n, m in zip(stop, start, strict=True)])
-    return lax.slice(x, (0,) * x.ndim, x.shape, step)
+    at: list[Any] = [np.uint32(n) for n in start]
+    at[1] = at[1] + move if start[1] else move
+    x = lax.dynamic_slice(x, at, shape)
+    return cut(x, (0,) * x.ndim, shape, step)

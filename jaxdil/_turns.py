@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdil._loop import repeat
 from jaxdil._problem import Problem
 
 __all__ = ["Orders", "bits", "in_turns", "needed", "unbits"]
@@ -150,22 +151,22 @@ def _by_images(
         part = problem.replace(channels=size, out_dtype=np.dtype(problem.sum_dtype))
 
         def add(i: jax.Array, y: jax.Array) -> jax.Array:
-            n = i.astype(np.uint32) * np.uint32(size)
+            n = i * np.uint32(size)
             some = take(x, n, size, orders.x[-1])
             return y + served(some, take(w, n, size, orders.w[-2]), part)
 
         y = jnp.zeros(_shape(problem, orders), part.out_dtype)
-        return lax.fori_loop(0, problem.channels // size, add, y).astype(problem.out_dtype)
+        return repeat(problem.channels // size, add, y).astype(problem.out_dtype)
     part, axis = problem.replace(batch=size), list(orders.y).index(0)
 
     def put(i: jax.Array, y: jax.Array) -> jax.Array:
         # The last turn begins early, and computes some images again.
-        n = jnp.minimum(i * size, problem.batch - size).astype(np.uint32)
+        n = jnp.minimum(i * np.uint32(size), np.uint32(problem.batch - size))
         some = served(take(x, n, size, orders.x[0]), w, part)
         return lax.dynamic_update_slice_in_dim(y, bits(some), n, axis)
 
     y = bits(jnp.zeros(_shape(problem, orders), problem.out_dtype))
-    return unbits(lax.fori_loop(0, -(-problem.batch // size), put, y), problem.out_dtype)
+    return unbits(repeat(-(-problem.batch // size), put, y), problem.out_dtype)
 
 
 def _by_rows(
@@ -203,12 +204,11 @@ def _by_rows(
     step = problem.dilation[0] if adds else problem.stride[0]
 
     def turn(i: jax.Array, y: jax.Array) -> jax.Array:
-        i = i.astype(np.uint32)
         begin = i * np.uint32(step * size) + np.uint32(cut[0])
         first = (i + np.uint32(1)) * np.uint32(size)
         return join(y, first, block(first, size, cut, begin))
 
-    y = lax.fori_loop(0, turns - 2, turn, y)
+    y = repeat(turns - 2, turn, y)
     return y.astype(problem.out_dtype) if adds else unbits(y, problem.out_dtype)
 
 
@@ -220,12 +220,12 @@ def _by_channels(
 
     def put(i: jax.Array, y: jax.Array) -> jax.Array:
         # The last turn begins early, and computes some channels again.
-        c = jnp.minimum(i * size, problem.out_channels - size).astype(np.uint32)
+        c = jnp.minimum(i * np.uint32(size), np.uint32(problem.out_channels - size))
         some = served(take(x, c, size, orders.x[0]), take(w, c, size, orders.w[-1]), part)
         return lax.dynamic_update_slice_in_dim(y, bits(some), c, axis)
 
     y = bits(jnp.zeros(_shape(problem, orders), problem.out_dtype))
-    y = lax.fori_loop(0, -(-problem.out_channels // size), put, y)
+    y = repeat(-(-problem.out_channels // size), put, y)
     return unbits(y, problem.out_dtype)
 
 

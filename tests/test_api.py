@@ -257,7 +257,7 @@ def test_doctests_hold_and_so_do_annotations(part):
 
 # A module imports only modules of lower rungs. Those of the ground may import each other.
 LADDER = [
-    {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline"}
+    {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline", "_loop"}
     | {"_measure", "_reads", "_active", "_device", "_triton", "_choice", "_turns", "_terms"},
     {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.gpu_tiles"} | {"_pallas.varying"},
     {"_pallas.plan_1d", "_pallas.plan_2d"},

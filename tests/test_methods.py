@@ -166,6 +166,7 @@ SERVED = {
     "expand": (10, 10, 10),
     "split": (10, 10, 10),
     "exchange": (0, 0, 12),
+    "even": (4, 45, 3),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
     "cudnn": (30, 21, 11),
@@ -807,6 +808,42 @@ def test_split_compiles_one_convolution_for_all_groups(groups):
     x, w = np.ones((1, 8, 8, 160), np.float32), np.ones((3, 3, 160 // groups, 160), np.float32)
     fn = functools.partial(jaxdil.conv, groups=groups, method="split")
     assert jax.jit(fn).lower(x, w).as_text().count("stablehlo.convolution") == 1
+
+
+# --- an odd number of channels on a CPU -----------------------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "method"),
+    [
+        ((1, 33, 33, 3), (3, 3, 3, 32), "even"),
+        ((1, 33, 33, 3), (3, 3, 3, 33), "xla"),
+        ((1, 33, 33, 3), (3, 3, 3, 16), "xla"),
+        ((1, 33, 33, 4), (3, 3, 4, 32), "xla"),
+        ((1, 7, 7, 3), (3, 3, 3, 32), "xla"),
+        ((1, 333, 3), (3, 3, 32), "xla"),
+    ],
+)
+def test_an_odd_number_of_channels_is_made_even(x, w, method):
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    (row,) = jaxdil.explain(jaxdil.conv, gradients=False, platform="cpu")(*like)
+    known = jax.__version_info__ >= (0, 10)
+    assert row.method == (method if known else "xla")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf])
+def test_a_channel_of_zeros_spoils_nothing(spoiled):
+    x, w = (
+        integers(0, (2, 9, 8, 3)).astype(np.float32),
+        integers(1, (3, 3, 3, 17)).astype(np.float32),
+    )
+    x[0, 4, 4, 1] = spoiled
+    w[1, 1, 2, 3] = spoiled
+    options = {"stride": 2, "dilation": 2, "padding": 3}
+    even, plain = (jaxdil.conv(x, w, method=m, **options) for m in ("even", "xla"))
+    np.testing.assert_array_equal(even, plain)
 
 
 # --- kernel gradients of transposed convolutions on a CPU -----------------------------------------

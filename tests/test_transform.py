@@ -453,7 +453,7 @@ def test_donation_and_shardings_of_an_inner_jit_are_kept():
 # Without those that need a dilated input, a second axis, windows side by side or groups.
 PARTICULAR = (
     *("phases", "cudnn", "slabs", "patches", "expand", "split", "exchange"),
-    *("pallas_tpu", "pallas_gpu"),
+    *("even", "pallas_tpu", "pallas_gpu"),
 )
 
 
@@ -472,7 +472,7 @@ def test_a_pinned_method_serves_all(method):
 def test_a_pinned_method_that_cannot_serve_is_an_error():
     with pytest.raises(jaxdil.MethodError, match="phases: the input is not dilated") as caught:
         jaxdil.accelerate(scanned, method="phases")(X, W)
-    assert "Able: xla, taps, correlate, planes, columns, space_to_batch" in str(caught.value)
+    assert "Able: xla, taps, correlate, planes, columns, even, space_to_batch" in str(caught.value)
     # Where it is left open, others serve.
     assert_same(jaxdil.accelerate(scanned, method="phases or auto")(X, W), scanned(X, W))
 

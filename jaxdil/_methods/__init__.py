@@ -32,6 +32,8 @@ class Convolve:
     platform: str | None
     partitioned: bool = False
     """Whether XLA will divide the program; for a loop over the batch it would gather all of it."""
+    in_lines: bool = False
+    """Whether what lies side by side in x may be one axis, on a CPU: see `_layout.pad`."""
 
     def __call__(self, x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         """The convolution, by a method that is chosen for it."""
@@ -51,8 +53,7 @@ class Method(Protocol):
 
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
-    "split",
-    "exchange",
+    *("split", "exchange", "even"),
     "space_to_batch",
     "cudnn",
     "pallas_tpu",

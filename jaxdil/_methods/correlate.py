@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,8 @@ import numpy as np
 from jax import lax
 
 from jaxdil._geometry import Progression, progressions
-from jaxdil._layout import transpose
+from jaxdil._layout import pad, transpose
+from jaxdil._loop import repeat
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 from jaxdil._terms import Axis, axes_of, cut_out
@@ -39,8 +40,9 @@ __all__ = ["apply", "supports"]
 # pass: 7x7 taps written out take several times as long to compile as a loop over seven.
 MOST_TAPS = 64
 
-# Input channels a group up to which products of slices beat small matrix products.
-NARROW = 8
+# Input channels a group up to which products of slices beat small matrix products, and channels of
+# both from which a matrix product is worth turning one of them round.
+NARROW, WIDE = 8, 128
 
 # Stage one sums ROWS image rows of up to TOGETHER taps in one pass. XLA vectorises that only while
 # the sum of the rows is short enough to be written out, and shares its loads between the taps;
@@ -86,7 +88,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     rows = problem.batch // problem.batch_groups
     # x as (I, *S, G, b) and w as (I, *P, G, o): as image and cotangent lie in memory, so that the
     # transposes here cancel the exchange of batch and channels that made this convolution.
-    if problem.batch_groups > 1:
+    if problem.groups == 1:
         x = transpose(x, (x.ndim - 1, *range(1, x.ndim - 1), 0))
         x = x.reshape(*x.shape[:-1], groups, rows)
     else:
@@ -97,11 +99,11 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
 
     # (T, G, b, o) -> (b, *positions, G o)
     if _is_narrow(problem):
-        y = _sums(x, w, problem)
+        y = _sums(x, w, problem, lines=conv.in_lines)
     elif _has_many_products(problem) or (conv.platform == "cpu" and _has_groups_alone(problem)):
-        y = _group_products(x, w, problem)
+        y = _group_products(x, w, problem, lines=conv.in_lines)
     else:
-        y = _products(x, w, problem)
+        y = _products(x, w, problem, conv)
     return transpose(y, (2, 0, 1, 3)).reshape(problem.y_shape).astype(problem.out_dtype)
 
 
@@ -118,7 +120,7 @@ def _meeting(
     return x, w
 
 
-def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+def _products(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """(T, G, b, o) by one matrix product over (I, *S) a tap, for all groups at once."""
     axes = [
         progressions(n, k, p, stride=s, dilation=d, lo=lo, input_dilation=a)
@@ -134,31 +136,36 @@ def _products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         )
     ]
     contract, group = tuple(range(problem.rank + 1)), (problem.rank + 1,)
+    dimensions: Any = ((contract, contract), (group, group))
+    single = x.shape[-2] == 1 and conv.platform == "cpu"
+    # Read as they lie, as two axes each. XLA turns x round for more, which pays for wide ones.
+    single = single and min(x.shape[-1], w.shape[-1]) < WIDE
+    if single:
+        dimensions = (((0,), (0,)), ((), ()))
     parts = []
     for tap in itertools.product(*axes):
         xs, ws = _meeting(x, w, tap)
-        parts.append(
-            lax.dot_general(
-                xs,
-                ws,
-                ((contract, contract), (group, group)),
-                precision=problem.precision,
-                preferred_element_type=problem.sum_dtype,
-            )
+        if single:
+            xs, ws = xs.reshape(-1, xs.shape[-1]), ws.reshape(-1, ws.shape[-1])
+        part = lax.dot_general(
+            xs,
+            ws,
+            dimensions,
+            precision=problem.precision,
+            preferred_element_type=problem.sum_dtype,
         )
+        parts.append(part[None] if single else part)
     return jnp.stack(parts)
 
 
-def _group_products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+def _group_products(x: jax.Array, w: jax.Array, problem: Problem, *, lines: bool) -> jax.Array:
     """(T, G, b, o) by one matrix product a tap and group, of which each is a small one.
 
     So groups are brought first once, x is padded, and w is the same for all taps.
     """
     axes = axes_of(problem)
     groups = x.shape[-2]
-    x = lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), *(axis.x_pad for axis in axes), *[(0, 0, 0)] * 2]
-    )
+    x = _pad(x, [axis.x_pad for axis in axes], lines=lines)
     x, w = (transpose(a, (a.ndim - 2, *range(a.ndim - 2), a.ndim - 1)) for a in (x, w))
     w = w.reshape(groups, -1, w.shape[-1])
     # Left alone, XLA does both again for what every tap reads.
@@ -184,36 +191,39 @@ def _group_products(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     first, *others = axes
 
     def add_row(tap: jax.Array, y: jax.Array) -> jax.Array:
-        tap = tap.astype(np.uint32)  # an index that JAX need not ask for its sign
         row = products([first._replace(taps=1), *others], tap * np.uint32(first.x_move))
         return lax.dynamic_update_slice(y, row[None], (tap, *(np.uint32(0),) * row.ndim))
 
     row = (math.prod(axis.taps for axis in others), groups, x.shape[-1], w.shape[-1])
-    y = lax.fori_loop(0, first.taps, add_row, jnp.zeros((first.taps, *row), problem.sum_dtype))
+    y = repeat(first.taps, add_row, jnp.zeros((first.taps, *row), problem.sum_dtype))
     return y.reshape(-1, *row[1:])
 
 
-def _sums(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+def _sums(x: jax.Array, w: jax.Array, problem: Problem, *, lines: bool) -> jax.Array:
     """(T, G, b, o) for narrow groups: each input channel of a group beside all outputs of it."""
     axes = axes_of(problem)
     groups, rows, outer = *x.shape[-2:], w.shape[-1]
     # Every tap reads x: half precision is made single once, and not once for each of them.
-    x = _pad(x.astype(problem.sum_dtype), [axis.x_pad for axis in axes])
-    w = _pad(w, [axis.w_pad for axis in axes])
+    x = _pad(x.astype(problem.sum_dtype), [axis.x_pad for axis in axes], lines=lines)
+    w = _pad(w, [axis.w_pad for axis in axes], lines=lines)
     w = w.reshape(*w.shape[:-2], -1)
     parts = []
     for i in range(rows):
-        beside = lax.broadcast_in_dim(
-            x[..., i], (*x.shape[:-1], outer), tuple(range(x.ndim - 1))
-        ).reshape(w.shape[:1] + x.shape[1:-2] + w.shape[-1:])
+        beside = x[..., i]
+        if outer > 1:
+            shape, kept = (*x.shape[:-1], outer), tuple(range(x.ndim - 1))
+            beside = lax.broadcast_in_dim(beside, shape, kept)
+            beside = beside.reshape(w.shape[:1] + x.shape[1:-2] + w.shape[-1:])
         # Left alone, XLA repeats padding and spreading for every tap that reads them.
         beside, w = lax.optimization_barrier((beside, w))
         parts.append(_all_taps(beside, w, axes, problem).reshape(-1, groups, 1, outer))
     return jnp.concatenate(parts, axis=-2)
 
 
-def _pad(x: jax.Array, pads: list[tuple[int, int, int]]) -> jax.Array:
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
+def _pad(x: jax.Array, pads: list[tuple[int, int, int]], *, lines: bool) -> jax.Array:
+    whole = x.reshape(*x.shape[:-2], -1)
+    whole = pad(whole, [(0, 0, 0), *pads, (0, 0, 0)], lines=lines)
+    return whole.reshape(*whole.shape[:-1], *x.shape[-2:])
 
 
 def _all_taps(x: jax.Array, w: jax.Array, axes: list[Axis], problem: Problem) -> jax.Array:
@@ -228,11 +238,11 @@ def _all_taps(x: jax.Array, w: jax.Array, axes: list[Axis], problem: Problem) ->
     y = jnp.zeros((first.taps, *(axis.taps for axis in others), 1, w.shape[-1]), w.dtype)
 
     def add_row(tap: jax.Array, y: jax.Array) -> jax.Array:
-        tap = tap.astype(np.uint32)  # an index that JAX need not ask for its sign
-        row = _taps(x, w, one, tap * first.x_move).reshape(1, *y.shape[1:])
+        move = tap if first.x_move == 1 else tap * first.x_move
+        row = _taps(x, w, one, move).reshape(1, *y.shape[1:])
         return lax.dynamic_update_slice(y, row, (tap, *(np.uint32(0),) * (y.ndim - 1)))
 
-    return lax.fori_loop(0, first.taps, add_row, y)
+    return repeat(first.taps, add_row, y)
 
 
 def _is_looped(problem: Problem) -> bool:
@@ -253,11 +263,17 @@ def _taps(x: jax.Array, w: jax.Array, axes: list[Axis], move: Any = None) -> jax
     sums = []
     for at in range(0, len(taps), TOGETHER):
         some = taps[at : at + TOGETHER]
-        rows = [_stage(x, w, axes, some, *block, move) for block in blocks if block[1]]
-        # One sum for all taps: one for each takes as long to compile as all before it.
-        total = jnp.sum(jnp.concatenate(rows), axis=0, dtype=w.dtype)  # integers would widen
-        sums.append(total.reshape(len(some), -1))
-    return jnp.concatenate(sums)
+        stages = [_stage(x, w, axes, some, *block, move) for block in blocks if block[1]]
+        # A sum for each tap, all of one shape, which XLA compiles once. Side by side they would be
+        # one sum of a copy, which it compiles for every layer anew.
+        for parts in zip(*stages, strict=True):
+            totals = [_sum(part, range(part.ndim - 1)) for part in parts]
+            sums.append(lax.reshape(functools.reduce(lax.add, totals), (1, w.shape[-1])))
+    return lax.concatenate(sums, 0)
+
+
+def _sum(x: jax.Array, axes: Iterable[int]) -> jax.Array:
+    return lax.reduce(x, jnp.zeros((), x.dtype), lax.add, tuple(axes))
 
 
 def _stage(
@@ -269,14 +285,14 @@ def _stage(
     terms: int,
     height: int,
     move: Any,
-) -> jax.Array:
-    """(R, T F), the products of some taps, summed over ``height`` rows of ``terms`` at a time."""
+) -> list[jax.Array]:
+    """(..., F) of each of some taps: products, ``height`` rows of ``terms`` summed at a time."""
     products = []
     for tap in taps:
         pieces = [(first, terms), *((0, axis.terms) for axis in axes[1:])]
         cuts = [a.cut(t, *piece) for a, t, piece in zip(axes, tap, pieces, strict=True)]
         for_x, for_w, inside = zip(*cuts, strict=True)
-        product = cut_out(x, for_x, move) * cut_out(w, for_w)
+        product = lax.mul(cut_out(x, for_x, move), cut_out(w, for_w))
         if not all(terms.all() for terms in inside):
             # A sample beside w's padding is not read; times zero, a NaN or an Inf would be.
             read = functools.reduce(
@@ -287,11 +303,11 @@ def _stage(
                 ],
             )
             product = lax.select(read, product, jnp.zeros_like(product))
-        products.append(product.reshape(x.shape[0], -1, height, *product.shape[2:]))
-    sums = lax.reduce(
+        blocks = (x.shape[0], terms // height, height, *product.shape[2:])
+        products.append(lax.reshape(product, blocks))
+    return lax.reduce(
         products,
         [jnp.zeros((), x.dtype)] * len(products),
-        lambda a, b: [p + q for p, q in zip(a, b, strict=True)],
+        lambda a, b: list(map(lax.add, a, b)),
         (2,),
     )
-    return jnp.concatenate([part.reshape(-1, part.shape[-1]) for part in sums], axis=1)

@@ -21,6 +21,7 @@ from jax import lax
 
 from jaxdil._geometry import Phase, crop_negative
 from jaxdil._geometry import phases as phases_of
+from jaxdil._layout import pad
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -68,7 +69,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     """Convolve phase by phase and interleave."""
     axes = _axes(problem)
     if problem.groups > 1:
-        x, problem = _padded(x, axes, problem)
+        x, problem = _padded(x, axes, problem, conv)
         axes = _axes(problem)
     entries = [_joined(axis) for axis in axes]
     parts = [_part(x, w, problem, chosen, conv) for chosen in itertools.product(*entries)]
@@ -83,7 +84,9 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     return lax.slice(y, (0,) * y.ndim, problem.y_shape)
 
 
-def _padded(x: jax.Array, axes: list[list[Phase]], problem: Problem) -> tuple[jax.Array, Problem]:
+def _padded(
+    x: jax.Array, axes: list[list[Phase]], problem: Problem, conv: Convolve
+) -> tuple[jax.Array, Problem]:
     """The image padded once for all phases, where each would pad it, and what is left to do."""
     pads = []
     for axis, n, positions in zip(axes, problem.size, problem.positions, strict=True):
@@ -93,7 +96,8 @@ def _padded(x: jax.Array, axes: list[list[Phase]], problem: Problem) -> tuple[ja
         pads.append((max(lo, 0), max(hi, 0)))
     if not any(lo or hi for lo, hi in pads):
         return x, problem
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    widths = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pads), (0, 0, 0)]
+    x = pad(x, widths, lines=conv.in_lines)
     padding = tuple(
         (lo - a * before, hi - a * after)
         for (lo, hi), (before, after), a in zip(

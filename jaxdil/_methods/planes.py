@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdil._layout import pad
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -61,7 +62,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     stride, dilation = problem.stride[0], problem.dilation[0]
     pads = [(0, 0, 0)] * x.ndim
     pads[1] = (*problem.padding[0], 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), pads)
+    x = pad(x, pads, lines=conv.in_lines)
     # (N, P0, ..., K0, C), by whichever of the two axes has fewer slices.
     if taps <= positions:
         reach = stride * (positions - 1) + 1

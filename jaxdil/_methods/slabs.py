@@ -24,6 +24,8 @@ from jax import lax
 
 from jaxdil._geometry import Phase
 from jaxdil._geometry import phases as phases_of
+from jaxdil._layout import pad
+from jaxdil._loop import repeat
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -69,7 +71,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if _by_taps(problem):
         return _sum(x, w, problem, rest, conv)
 
-    x = _pad(x, *problem.padding[0])
+    x = _pad(x, *problem.padding[0], conv)
     rest = rest.replace(channels=taps * problem.channels)
     # (K0, *K, I, O) -> (*K, K0 I, O), and x (N, K0, *S, C) -> (N, *S, K0 C) for each position.
     w = jnp.moveaxis(w, 0, -3).reshape(rest.w_shape)
@@ -82,26 +84,32 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         return jnp.concatenate([position(p) for p in range(positions)], 1)
 
     def write(p: jax.Array, y: jax.Array) -> jax.Array:
-        p = p.astype(np.uint32)
         return lax.dynamic_update_slice_in_dim(y, position(p), p, 1)
 
-    return lax.fori_loop(0, positions, write, jnp.zeros(problem.y_shape, problem.out_dtype))
+    return repeat(positions, write, jnp.zeros(problem.y_shape, problem.out_dtype))
 
 
 def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Convolve) -> jax.Array:
     """Tap by tap, the positions of each phase of the first axis at once, and interleave them."""
+    if conv.platform == "cpu" and _is_whole(problem):
+        return _whole(x, w, problem, rest, conv)
     phases = _phases(problem)
     count = phases[0].outputs
     reaches = [p.stride * (count - 1) + p.dilation * (p.taps - 1) + 1 - p.lo for p in phases]
     before = max(0, *(p.lo for p in phases))
-    x = _pad(x, before, max(0, *reaches) - problem.size[0])
+    if conv.in_lines:  # which are cut out with less code
+        x, w = x.reshape(*x.shape[:2], -1), w.reshape(w.shape[0], -1)
+    x = _pad(x, before, max(0, *reaches) - problem.size[0], conv)
     shape = (problem.batch, count, *problem.y_shape[2:])
     rest = rest.replace(batch=problem.batch * count, out_dtype=problem.sum_dtype)
 
     def part(phase: Phase, t: Any) -> jax.Array:
         slab = _cut(x, t, phase.dilation, phase.stride, count, before - phase.lo)
         tap = t if phase.tap_step == 1 else phase.tap + phase.tap_step * t
-        return conv(slab.reshape(rest.x_shape), _at(w, tap), rest).reshape(shape)
+        kernel = _at(w, tap)
+        if conv.in_lines:
+            slab, kernel = lax.optimization_barrier((slab, kernel))
+        return conv(slab.reshape(rest.x_shape), kernel.reshape(rest.w_shape), rest).reshape(shape)
 
     parts = []
     for phase in phases:
@@ -113,7 +121,7 @@ def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Conv
         else:
             y = jnp.zeros(shape, problem.sum_dtype)
             add = functools.partial(_added, functools.partial(part, phase))
-            y = lax.fori_loop(0, phase.taps, add, y)
+            y = repeat(phase.taps, add, y)
         parts.append(y.astype(problem.out_dtype))
     if len(parts) == 1:
         return parts[0]
@@ -122,8 +130,34 @@ def _sum(x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Conv
     return lax.slice_in_dim(y, 0, problem.positions[0], axis=1)
 
 
+def _is_whole(problem: Problem) -> bool:
+    """Whether every tap reads nearly all slabs, and they may be read as they lie."""
+    plain = problem.stride[0] == problem.input_dilation[0] == 1 and problem.kernel[0] <= MOST_SLABS
+    few = 4 * problem.size[0] <= 5 * problem.positions[0]
+    outputs = problem.kernel[0] * math.prod(problem.y_shape) * problem.sum_dtype.itemsize
+    return plain and few and (not _is_heavy(problem) or outputs <= 2 * problem.bytes)
+
+
+def _whole(
+    x: jax.Array, w: jax.Array, problem: Problem, rest: Problem, conv: Convolve
+) -> jax.Array:
+    """Tap by tap, all slabs at once; what they give is moved, and not what they read."""
+    depth, positions, lo = problem.size[0], problem.positions[0], problem.padding[0][0]
+    rest = rest.replace(batch=problem.batch * depth, out_dtype=problem.sum_dtype)
+    x, w = x.reshape(rest.x_shape), w.reshape(w.shape[0], -1)
+    terms = []
+    for t in range(problem.kernel[0]):
+        kernel = lax.optimization_barrier(_at(w, t)).reshape(rest.w_shape)
+        y = conv(x, kernel, rest).reshape(problem.batch, depth, *problem.y_shape[2:])
+        at = problem.dilation[0] * t - lo
+        pads = [(0, 0, 0)] * y.ndim
+        pads[1] = (-at, positions + at - depth, 0)
+        terms.append(lax.pad(y, jnp.zeros((), y.dtype), pads))
+    return functools.reduce(lax.add, terms).astype(problem.out_dtype)
+
+
 def _added(part: Any, t: jax.Array, y: jax.Array) -> jax.Array:
-    return y + part(t.astype(np.uint32))
+    return y + part(t)
 
 
 def _phases(problem: Problem) -> list[Phase]:
@@ -137,9 +171,9 @@ def _phases(problem: Problem) -> list[Phase]:
     )
 
 
-def _pad(x: jax.Array, before: int, after: int) -> jax.Array:
+def _pad(x: jax.Array, before: int, after: int, conv: Convolve) -> jax.Array:
     pads = [(0, 0, 0), (before, max(after, 0), 0), *[(0, 0, 0)] * (x.ndim - 2)]
-    return lax.pad(x, jnp.zeros((), x.dtype), pads)
+    return pad(x, pads, lines=conv.in_lines)
 
 
 def _is_heavy(problem: Problem) -> bool:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdil._loop import repeat
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -44,11 +45,10 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         one = one.replace(x_dtype=x.dtype, w_dtype=w.dtype, out_dtype=x.dtype)
 
     def add_group(g: jax.Array, y: jax.Array) -> jax.Array:
-        g = g.astype(np.uint32)  # an index that JAX need not ask for its sign
         to = g * np.uint32(outer)
         part = lax.dynamic_slice_in_dim(x, g * np.uint32(inner), inner, axis)
         row = lax.dynamic_slice_in_dim(w, to, outer, last)
         return lax.dynamic_update_slice_in_dim(y, conv(part, row, one), to, last)
 
-    y = lax.fori_loop(0, groups, add_group, jnp.zeros(problem.y_shape, one.out_dtype))
+    y = repeat(groups, add_group, jnp.zeros(problem.y_shape, one.out_dtype))
     return y.astype(problem.out_dtype)

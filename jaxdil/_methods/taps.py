@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdil._layout import cut, pad
+from jaxdil._loop import repeat
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 
@@ -68,7 +70,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         pairs = zip(problem.padding, problem.input_dilation, strict=True)
         pads = [(0, 0, 0), *((lo, hi, a - 1) for (lo, hi), a in pairs)]
         pads.insert(1 if first else len(pads), (0, 0, 0))
-        x = lax.pad(x, jnp.zeros((), x.dtype), pads)
+        x = pad(x, pads, lines=conv.in_lines)
         # Left alone, XLA fuses the padding into the loop as a comparison and a select per load. On
         # a TPU a matrix product reads the padding for nothing, and the padded image need not be
         # written.
@@ -83,7 +85,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
 
     def term(start: Sequence[Any], row: jax.Array) -> jax.Array:
         window = _window(x, start, problem, axis=2)
-        return window * lax.broadcast_in_dim(row.reshape(-1), window.shape, (1,))
+        return _times(window, row, 1)
 
     y_shape = (y_shape[0], y_shape[-1], *y_shape[1:-1])
     y = _add(None, (), w, problem, most, term, y_shape).astype(problem.out_dtype)
@@ -197,8 +199,9 @@ def _add(
     if taps <= most:
         for others in np.ndindex(rest):
             tap = (*at, *others)
-            part = term([t * d for t, d in zip(tap, p.dilation, strict=True)], _row(w, tap))
-            y = part if y is None else y + part
+            start = [t if d == 1 else t * d for t, d in zip(tap, p.dilation, strict=True)]
+            part = term(start, _row(w, tap))
+            y = part if y is None else lax.add(y, part)
         assert y is not None
         return y
     # A pass takes one position of the first axis that is left, or so many that they make a sum.
@@ -207,24 +210,26 @@ def _add(
     looped = rest[0] - rest[0] % block
 
     def add_block(i: jax.Array, y: jax.Array) -> jax.Array:
-        first = i.astype(np.uint32) * block  # an index that JAX need not ask for its sign
+        first = i if block == 1 else i * block
         for t in range(block):
-            y = _add(y, (*at, first + t), w, p, UNROLL, term, y_shape)
+            y = _add(y, (*at, first + t if t else first), w, p, UNROLL, term, y_shape)
         return y
 
     y = jnp.zeros(y_shape, p.sum_dtype) if y is None else y
-    y = lax.fori_loop(0, looped // block, add_block, y)
+    y = repeat(looped // block, add_block, y)
     for t in range(looped, rest[0]):
         y = _add(y, (*at, t), w, p, UNROLL, term, y_shape)
     return y
 
 
 def _row(w: jax.Array, at: tuple[Any, ...]) -> jax.Array:
-    """The (I, O) of one tap."""
+    """The kernel of one tap, (I, O) after some axes of one."""
+    ones, rest = (1,) * len(at), w.shape[-2:]
     if all(isinstance(t, int) for t in at):
-        return w[at]
-    row = lax.dynamic_slice(w, _unsigned((*at, 0, 0)), (1,) * len(at) + w.shape[-2:])
-    return row.reshape(w.shape[-2:])
+        stop = (*(t + 1 for t in at), *rest)
+        return cut(w, (*at, 0, 0), stop, (1,) * w.ndim)
+    # One slice for each tap: slices of one of several are no longer a single loop.
+    return lax.dynamic_slice(w, _unsigned((*at, 0, 0)), ones + rest)
 
 
 def _unsigned(at: Sequence[Any]) -> list[Any]:
@@ -248,20 +253,19 @@ def _window(x: jax.Array, start: Sequence[Any], problem: Problem, *, axis: int) 
     shape = (*before, *extent, *after)
     if all(isinstance(at, int) for at in start):
         stop = [at + e for at, e in zip(first, shape, strict=True)]
-        return lax.slice(x, first, stop, steps)
+        return cut(x, first, stop, steps)
     window = lax.dynamic_slice(x, _unsigned(first), shape)
-    return lax.slice(window, (0,) * window.ndim, window.shape, steps)
+    return cut(window, (0,) * window.ndim, window.shape, steps)
 
 
 def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) -> jax.Array:
-    """One tap's part of y (N, *P, O): the slice that begins at ``start``, times its row (I, O)."""
+    """One tap's part of y (N, *P, O): the slice that begins at ``start``, times its kernel."""
     window = _window(x, start, problem, axis=1)
     groups, inner = problem.groups, problem.group_channels
     if _is_apart(problem):
-        # One multiply-add a sample; written without a reshape, which 49 times over would cost more
-        # to compile than the loop they disappear in.
-        return window * lax.broadcast_in_dim(row.reshape(-1), window.shape, (window.ndim - 1,))
+        return _times(window, row, window.ndim - 1)
     if groups == 1:
+        row = row.reshape(row.shape[-2:])
         return _product(window, row, ((window.ndim - 1,), (0,)), ((), ()), problem)
     window = window.reshape(*window.shape[:-1], groups, inner)
     row = row.reshape(inner, groups, -1)
@@ -272,6 +276,12 @@ def _term(x: jax.Array, start: Sequence[Any], row: jax.Array, problem: Problem) 
         y = _product(window, row, ((last,), (0,)), ((last - 1,), (1,)), problem)
         y = jnp.moveaxis(y, 0, -2)
     return y.reshape(problem.y_shape)
+
+
+def _times(window: jax.Array, row: jax.Array, channels: int) -> jax.Array:
+    """One multiply-add a sample. lax's own operations: 49 times over, jnp's take long to trace."""
+    row = lax.reshape(row, row.shape[-1:])
+    return lax.mul(window, lax.broadcast_in_dim(row, window.shape, (channels,)))
 
 
 def _outer(window: jax.Array, row: jax.Array) -> jax.Array:

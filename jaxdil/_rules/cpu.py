@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C10.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C11.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +18,9 @@ from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
 __all__ = ["rules"]
+
+# Whether this is a JAX whose XLA has the library that takes channels in pairs, as far as we know.
+PAIRS = jax.__version_info__ >= (0, 10)
 
 _Rule: TypeAlias = Callable[[int, str, str], Choice]
 
@@ -66,10 +70,16 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
-    alone = problem.taps == 1 and not dilated and min(inner, outer) >= 32
+    channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
+    alone = problem.taps == 1 and not dilated
+    alone = alone and (channels >= 32 or (channels >= 8 and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
+    pairs = PAIRS and problem.rank == 2 and single and not dilated and not window
+    odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
+    enough = math.prod(problem.y_shape[:-1]) >= 256
+    yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
