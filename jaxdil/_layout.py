@@ -17,7 +17,16 @@ from jax import lax
 from jaxdil import _geometry
 from jaxdil._problem import Problem
 
-__all__ = ["crop_negative", "cut", "moves", "orders", "pad", "problem_of", "transpose"]
+__all__ = [
+    "crop_negative",
+    "cut",
+    "is_turned",
+    "moves",
+    "orders",
+    "pad",
+    "problem_of",
+    "transpose",
+]
 
 # Elements of an innermost axis that LLVM writes out; lines that are enough for all cores.
 SHORT, LINES = 64, 8
@@ -141,6 +150,7 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
         out_dtype=y.dtype,
         precision=params["precision"],
         channels_first=_channels_first(x.shape, numbers.lhs_spec, params["batch_group_count"]),
+        turned=is_turned(numbers.rhs_spec),
     )
 
 
@@ -149,3 +159,15 @@ def _channels_first(shape: Sequence[int], spec: Sequence[int], batch_groups: int
     # A kernel gradient takes the channels of a grouped image for its batch.
     channels = spec[0 if batch_groups > 1 else 1]
     return shape[channels] > 1 and any(axis > channels and shape[axis] > 1 for axis in spec[2:])
+
+
+def is_turned(spec: Sequence[int]) -> bool:
+    """Whether outputs and inputs lie the other way round than kernels have them in that order.
+
+    Kernels have inputs before outputs after the spatial axes, and outputs first before them. A
+    gradient by the input exchanges the two and turns the kernel round, and so does a transposed
+    convolution of TensorFlow or PyTorch.
+    """
+    outer, inner, *spatial = spec
+    last = all(axis > max(outer, inner) for axis in spatial)
+    return inner < outer if last else outer < inner

@@ -43,6 +43,10 @@ class Problem:
     precision: Any = None
     channels_first: bool = False
     """Whether the caller's image has its channels before its spatial axes in memory."""
+    turned: bool = dataclasses.field(default=False, compare=False)
+    """Whether the kernel is, by the order of its axes, most likely another turned round, as a
+    gradient by the input has it. Where a method turns it back, XLA cancels the two. No part of
+    what the convolution is: two that differ in nothing else are the same one."""
 
     @property
     def rank(self) -> int:

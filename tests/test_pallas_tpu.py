@@ -246,7 +246,6 @@ def test_a_stream_in_chunks_by_the_kernel():
 # --- what it does not serve -----------------------------------------------------------------------
 
 REFUSED = {
-    "it is not depthwise": ((1, 9, 4), (2, 4, 4), {}),
     "2 channels a group": ((1, 9, 4), (2, 2, 4), {"groups": 2}),
     "2 outputs a channel": ((1, 9, 4), (2, 1, 8), {"groups": 4}),
     "a stride of 2": ((1, 9, 4), (2, 1, 4), {"groups": 4, "stride": 2}),

@@ -34,6 +34,7 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, 
 _NAME = re.compile(r"^(?:ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"^ ?([a-z][\w\-]*)\(")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_BODY = re.compile(r'"custom_call_config":\{"body":"([^"]*)"')
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
 
 
@@ -85,7 +86,22 @@ def estimate(
 ) -> Estimate:
     """Add up what a compiled program says of its instructions, and the listings of its kernels."""
     entry, computations = _computations(text)
-    return _sum(entry, computations, CHIPS[chip], listings or {})
+    return _sum(entry, computations, CHIPS[chip], _of_twins(computations, listings or {}))
+
+
+def _of_twins(
+    computations: dict[str, list[_Instruction]], listings: Mapping[str, Bundles]
+) -> dict[str, Bundles]:
+    """The listings, and those of kernels that are the same as a listed one: it is compiled once."""
+    kernels = {
+        i.name: found[1]
+        for instructions in computations.values()
+        for i in instructions
+        if "tpu_custom_call" in i.rest and (found := _BODY.search(i.rest))
+    }
+    by_body = {kernels[name]: listing for name, listing in listings.items() if name in kernels}
+    twins = {name: by_body[body] for name, body in kernels.items() if body in by_body}
+    return {**twins, **listings}
 
 
 def _sum(

@@ -2,41 +2,101 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, and their gradients. What a kernel
-does and which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it
-is interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, dense ones along one axis and of
+images, and their gradients. What a kernel does and which problems it can serve stands with it in
+``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "supports"]
+__all__ = ["apply", "dense", "dense_gradient", "supports"]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs a depthwise convolution of up to three axes, or its kernel gradient of up to two."""
+    """Needs up to three axes, two for kernel gradients and dense ones, and no groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
         return f"pallas_tpu: {problem.rank} spatial axes, and it serves one to three"
-    why = _PLANS[problem.rank].reason(problem)
+    plan = _PLANS[problem.rank]
+    if _is_dense(problem):
+        plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+    why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """By the kernel of a convolution, or by that of a kernel gradient."""
     kernels = {1: _rows, 2: _images, 3: _volumes}
-    return kernels[problem.rank](x, w, problem, interpret=conv.platform != "tpu")
+    kernel = kernels[problem.rank]
+    if _is_dense(problem):
+        kernel = dense_gradient if _is_gradient(problem) else dense
+    return kernel(x, w, problem, interpret=conv.platform != "tpu")
+
+
+def _is_dense(problem: Problem) -> bool:
+    """Whether the dense kernels are asked: of volumes there is none."""
+    return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+
+
+def _is_gradient(problem: Problem) -> bool:
+    """Whether a dense convolution is a kernel gradient: its window is larger than its output."""
+    return problem.taps > math.prod(problem.positions)
+
+
+def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """The kernel gradient of a dense convolution."""
+    from jaxdil._pallas import tpu_dense_gradient
+
+    plan = plan_dense_gradient.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
+    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    g = transpose(w, (rank, *range(rank), rank + 1))
+    if rank == 1:
+        x, g = x[:, None], g[:, None]
+    gradient = tpu_dense_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
+    return transpose(dw, order).reshape(problem.y_shape)
+
+
+def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A dense convolution."""
+    from jaxdil._pallas import tpu_dense
+
+    plan = plan_dense.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    exchanged = (*range(rank), rank + 1, rank)
+    if plan.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
+    if plan.outer_first:
+        w = transpose(w, exchanged)
+    if rank == 1:
+        x, w = x[:, None], w[None]
+    y = tpu_dense.convolution(
+        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
+    )
+    return y.reshape(problem.y_shape)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

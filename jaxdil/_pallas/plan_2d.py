@@ -245,7 +245,10 @@ def plans_of(problem: Problem, orders: set[int] | None = None) -> Iterator[Plan]
         stride, dilation = dilation, stride
         batch, channels = channels, batch
     y_dtype = problem.w_dtype if gradient else problem.out_dtype
-    usual = {together(batch, size) for size in (problem.size[1], positions[1])} | {0}
+    usual = {together(batch, size) for size in (problem.size[1], positions[1])}
+    # Where only one of x and y lies with images together, as an image that was padded for a stride
+    # does, what is around it in a network has columns there, like the other one.
+    usual = usual | {0} if len(usual) == 1 else {0}
     for beside in sorted(usual if orders is None else orders):
         rows, columns = (
             axis_of(n, k, p, s, d, a, lo, unit)

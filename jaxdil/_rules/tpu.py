@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T15.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T16.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.layouts import lies_in_rows
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
@@ -82,6 +83,16 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         row = problem.rank == 1 and 1 < first <= 8
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
+    # Parts of volumes have few channels and a large batch, which lax may lay out as it likes.
+    image = problem.rank in (1, 2) and not window and problem.taps > 1
+    image = image and min(inner, outer) >= (16 if problem.batch < 8 else 64)
+    rows = image and lies_in_rows(problem)
+    # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
+    near = max(problem.dilation, default=1) <= 2 and min(problem.positions, default=1) >= 14
+    square = near and min(problem.kernel, default=1) > 1
+    copied = image and problem.batch < 8 and min(inner, outer) >= 64
+    rows = rows or (copied and (square or problem.rank == 1))
+    yield rows, rule(16, "pallas_tpu", "dense, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
 
@@ -20,8 +21,7 @@ def kernel_gradients(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     """What each rule asks, and what it chooses. T15 holds for other convolutions as well."""
     if problem.batch_groups > 1:
         return _of_groups(problem)
-    dilated = any(a > 1 for a in problem.input_dilation)
-    return iter(()) if problem.groups > 1 or dilated else _dense(problem)
+    return iter(()) if problem.groups > 1 else _dense(problem)
 
 
 def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -42,6 +42,8 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     many = rows <= 8 or samples * images >= 2048
     narrow = rows > 1 and problem.batch_groups * max(rows, outer) <= 256 and many
     yield narrow, _rule(1, "expand", "kernel gradient of narrow groups")
+    single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
+    yield single, _rule(1, "expand", "kernel gradient of a 1x1 kernel of up to 4 groups")
     alone = problem.rank == 1 and depthwise and images < 4 and positions <= 8
     # Other lengths lie in memory in an order that has to be changed for a kernel.
     aligned = samples % 8 == 0 == problem.size[0] % 8 if problem.rank else False
@@ -64,6 +66,9 @@ def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     images, inner, outer = problem.channels, problem.batch, problem.out_channels
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     window = samples > positions
+    yield window and _in_one_pass(problem), _rule(16, "pallas_tpu", "dense kernel gradient")
+    if max(problem.input_dilation, default=1) > 1:
+        return
     strided, spread = max(problem.dilation, default=1) > 1, max(problem.stride, default=1) > 1
     apart = all(p <= d for p, d in zip(problem.positions, problem.dilation, strict=True))
     patches = apart and inner <= 4 and strided and not spread
@@ -88,6 +93,22 @@ def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield single and not strided, _rule(9, "columns", "kernel gradient of one tap a row")
     product = window and positions == 1 and not strided and (images == 1 or images >= 8)
     yield product, _rule(9, "correlate", "kernel gradient of a 1x1 kernel")
+
+
+def _in_one_pass(problem: Problem) -> bool:
+    """Whether the dense kernel is faster: lax is slow for a batch of 1 or 2, and many channels."""
+    inner, outer = problem.batch, problem.out_channels
+    if problem.rank not in (1, 2) or min(inner, outer) < 16 or math.prod(problem.positions) == 1:
+        return False
+    images = problem.channels
+    summed = images * min(math.prod(problem.size), math.prod(problem.kernel))
+    x = images, problem.size[-1], inner, problem.x_dtype.itemsize
+    g = images, problem.kernel[-1], outer, problem.w_dtype.itemsize
+    if is_in_rows(*x) and is_in_rows(*g):
+        # Long sums to many channels lax does as well, in 1-D.
+        few = images <= 2 and (problem.rank == 2 or min(inner, outer) < 256)
+        return few or summed <= 2 * max(inner, outer)
+    return summed <= max(inner, outer)
 
 
 def _rule(number: int, method: str, what: str) -> Choice:

@@ -20,6 +20,7 @@ __all__ = ["check_times", "dumps", "loads"]
 
 FORMAT, VERSION = "jaxdil table", 2
 
+_NAMES = tuple(field.name for field in dataclasses.fields(Problem) if field.compare)
 _DTYPES = ("x_dtype", "w_dtype", "out_dtype")
 
 
@@ -103,7 +104,7 @@ def _string(value: Any) -> str:
 
 
 def _fields(problem: Problem) -> dict[str, Any]:
-    fields = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+    fields = {name: getattr(problem, name) for name in _NAMES}
     fields.update({name: np.dtype(fields[name]).name for name in _DTYPES})
     precision = fields["precision"]
     if isinstance(precision, tuple):
@@ -114,7 +115,7 @@ def _fields(problem: Problem) -> dict[str, Any]:
 
 
 def _problem(line: Mapping[str, Any]) -> Problem:
-    fields = {field.name: _canonical(line[field.name]) for field in dataclasses.fields(Problem)}
+    fields = {name: _canonical(line[name]) for name in _NAMES}
     fields.update({name: np.dtype(_string(line[name])) for name in _DTYPES})
     precision = line["precision"]
     if isinstance(precision, str):

@@ -1,0 +1,244 @@
+"""How the kernel for a TPU cuts the gradient of a dense convolution by its kernel into blocks.
+
+    dw[a, b, i, o] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, i] g[n, p, q, o]
+
+For each tap that is a matrix product over positions, of the image that is read at the tap's place
+and of the other, which stays where it is and is turned once. These are x and the cotangent; of a
+transposed convolution, whose x is dilated, they are the cotangent, read in steps, and x.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdil._pallas import layouts, plan_dense
+from jaxdil._pallas.axes import axis_of, up
+from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._problem import Problem
+
+__all__ = ["Plan", "plan_of", "reason"]
+
+# Positions that a product sums over at the most, if there are more.
+STRIP = 2048
+
+# Products of 8 channels by 128 positions by 128 channels that are written out at the most.
+MOST_PRODUCTS = 8192
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One kernel gradient, and its blocks."""
+
+    image: plan_dense.Plan
+    """The convolution that reads the one image as the taps do, and gives the other's positions."""
+    exchanged: bool
+    """Whether the image that is read at each tap's place is the cotangent."""
+    outer_first: bool
+    """Whether dw is given with outputs before inputs, as it lies in memory."""
+    wide: int
+    """Channels of a block of the image that stays."""
+
+    @property
+    def still(self) -> int:
+        """Channels of the image that stays."""
+        return self.image.out_channels
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Blocks of its channels, and of images."""
+        return -(-self.still // self.wide), self.image.batch // self.image.images
+
+    @property
+    def turned(self) -> bool:
+        """Whether products give dw the other way round."""
+        return self.outer_first == self.exchanged
+
+    @property
+    def strip(self) -> tuple[int, int, int]:
+        """Images, rows and columns that a product sums over."""
+        image = self.image
+        whole = image.images, image.rows.outputs, image.pitch
+        if math.prod(whole) <= 2 * STRIP:
+            return whole
+        if image.pitch >= STRIP:
+            widths = range(plan_dense.MOST_ROWS, 2 * STRIP + 1, plan_dense.MOST_ROWS)
+            return 1, 1, max(width for width in widths if image.pitch % width == 0)
+        unit = LANES // math.gcd(image.pitch, LANES)
+        return (
+            1,
+            min(up(max(STRIP // image.pitch, 1), unit), up(image.rows.outputs, unit)),
+            image.pitch,
+        )
+
+    @property
+    def alone(self) -> bool:
+        """Whether one product for each tap is all of its sum."""
+        image = self.image
+        positions = image.images, image.rows.outputs, image.pitch
+        return self.steps[1] == 1 and self.strip == positions
+
+    @property
+    def height(self) -> int:
+        """Rows of each image, whole strips of them."""
+        return up(self.image.rows.outputs, self.strip[1])
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The padded images, with what the last strip reads."""
+        starts, images, span, *rest = self.image.image
+        return starts, images, max(span, self.image.rows.window(self.height)), *rest
+
+    @property
+    def positions(self) -> int:
+        """Positions of a block of the image that stays, as it lies turned."""
+        return up(self.image.images * self.height * self.image.pitch, LANES)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """A block of dw, a tap after the other."""
+        pair = self.wide, self.image.channels
+        return math.prod(self.image.kernel), *(pair[::-1] if self.turned else pair)
+
+    @property
+    def copies(self) -> tuple[int, int, int]:
+        """Blocks of each that are on the chip: two, one being copied, if several."""
+        blocks, images = self.steps
+        return 1 + (images > 1), 1 + (blocks * images > 1), 1 + (blocks > 1)
+
+    @property
+    def copied(self) -> tuple[int, int, int]:
+        """Bytes of a block of the image that is read in places, of the other and of dw."""
+        image = self.image
+        x, g, dw = image.itemsizes
+        read = image.images * image.rows.size * up(image.columns_given, SUBLANES)
+        stays = image.images * math.prod(image.outputs)
+        taps, rows, columns = self.shape
+        return (
+            read * up(image.channels, LANES) * x,
+            stays * up(self.wide, LANES) * g,
+            taps * up(rows, SUBLANES) * up(columns, LANES) * dw,
+        )
+
+    @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        blocks, images = self.steps
+        read, stays, dw = self.copied
+        return (blocks * images if images > 1 else 1) * read + blocks * (images * stays + dw)
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip."""
+        held = 2 if self.image.packed else 4
+        work = math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
+        work += self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
+        taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
+        sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
+        work += sums + math.prod(self.image.window) * 4
+        return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
+
+    @property
+    def meeting(self) -> int:
+        """Taps that meet a sample; the others have no product."""
+        (phase,), (side,) = self.image.rows.phases, self.image.columns.phases
+        return len(phase.taps) * len(side.taps)
+
+    @property
+    def products(self) -> int:
+        """Products of 8 channels by 128 positions by 128 channels that are written out."""
+        (side,) = self.image.columns.phases
+        taps = len(self.image.rows.phases[0].taps) * len(self.image.groups_of(side))
+        tiles = -(-self.image.channels // LANES) * -(-self.wide // SUBLANES)
+        return taps * tiles * -(-math.prod(self.strip) // LANES)
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(problem: Problem) -> Plan | None:
+    """The plan of a kernel gradient along one or two axes, or None if none fits."""
+    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    return next(fitting, None)
+
+
+def _plans(problem: Problem) -> list[Plan]:
+    """Ways to cut it into blocks, the best first."""
+    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
+    # Where either would do, that of fewer channels stays.
+    exchanged = max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+    given = plan_dense.as_image(problem)
+    # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
+    sizes = zip(
+        given.size,
+        given.kernel,
+        given.positions,
+        given.stride,
+        given.dilation,
+        given.input_dilation,
+        given.padding,
+        strict=True,
+    )
+    axes = [
+        axis_of(p, k, n, a, 1, 1, k - 1 - lo, 1) if exchanged else axis_of(n, k, p, s, d, 1, lo, 1)
+        for n, p, k, d, s, a, (lo, _) in sizes
+    ]
+    x, g = (problem.batch, given.size), (problem.out_channels, given.kernel)
+    (channels, _), (still, positions) = (g, x) if exchanged else (x, g)
+    lengths = [(size[-1], count) for count, size in ((g, x) if exchanged else (x, g))]
+    image = plan_dense.Plan(
+        batch=problem.channels,
+        channels=channels,
+        out_channels=still,
+        kernel=(given.positions[0], given.positions[1]),
+        positions=(positions[0], positions[1]),
+        rows=axes[0],
+        columns=axes[1],
+        turned=False,
+        outer_first=False,
+        across=(is_turned(*lengths[0]), is_turned(*lengths[1])),
+        itemsizes=plan_dense.sizes_of(problem),
+        images=1,
+        wide=still,
+        even=True,
+    )
+    outer_first = layouts.is_exchanged(problem.batch, problem.out_channels)
+    wides = [still] if still <= 4 * LANES or still % LANES else []
+    wides += [LANES * n for n in (4, 2, 1) if still % (LANES * n) == 0 and LANES * n < still]
+    divisors = [d for d in range(min(image.batch, 32), 0, -1) if image.batch % d == 0]
+    return [
+        Plan(
+            dataclasses.replace(image, images=images, wide=wide),
+            exchanged=exchanged,
+            outer_first=outer_first,
+            wide=wide,
+        )
+        for images in divisors
+        for wide in wides
+    ]
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    if problem.x_dtype != problem.w_dtype:
+        return "two dtypes at once"
+    if not plan_dense.is_usual(problem.precision):
+        return f"a precision of {problem.precision}"
+    apart = max(problem.input_dilation) > 1
+    if apart and max(*problem.dilation, *problem.stride) > 1:
+        return "a kernel gradient with the input dilated, and a stride or a dilation"
+    plans = _plans(problem)
+    image = plans[0].image
+    if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
+        return "no tap meets a sample"
+    if plan_of(problem) is None:
+        least = min(plan.memory for plan in plans)
+        products = min(plan.products for plan in plans)
+        return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"
+    return None
