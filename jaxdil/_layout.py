@@ -71,7 +71,7 @@ def pad(x: jax.Array, pads: Sequence[tuple[int, int, int]], *, lines: bool) -> j
     zero = jnp.zeros((), x.dtype)
     if not any(map(any, pads)):
         return x
-    if not lines or x.shape[-1] > SHORT:
+    if not lines or not 1 < x.shape[-1] <= SHORT:
         return lax.pad(x, zero, pads)
     sizes: list[int] = []
     joined: list[tuple[int, int, int]] = []
