@@ -149,13 +149,18 @@ def embedded(x, w):
     return lax.conv_general_dilated(x, w, w.shape[:2], "VALID", dimension_numbers=NUMBERS)
 
 
+def odd(x, w):
+    """Of three channels."""
+    return dilated(x[..., :3], w[:, :, :3])
+
+
 # Kernels have no doubles, and tests of their own.
 @pytest.mark.parametrize("method", [m for m in METHODS if not m.startswith("pallas")])
 def test_a_pinned_method_serves_what_it_can(method):
     dense = integers(2, (3, 2, 6, 4))
     seen = set()
     calls = [(depthwise, W), (jax.grad(loss, 1), W)]
-    calls += [(fn, dense) for fn in (transposed, dilated, embedded)]
+    calls += [(fn, dense) for fn in (transposed, dilated, embedded, odd)]
     calls += [(jax.grad(lambda x, w: transposed(x, w).sum(), 1), dense)]
     for fn, w in calls:
         expected = reference(fn, X, w)
