@@ -1,8 +1,8 @@
 """A dense convolution of an odd number of channels, with a channel of zeros more.
 
 XLA hands dense convolutions of images to a library on a CPU, whose kernels for 17 to 32 outputs
-take channels in pairs. Of an odd number they take one after the other, several times as slowly: the
-first layer of most networks, from red, green and blue to 32 channels.
+take channels in pairs. Of an odd number they take one after the other, more slowly: the first layer
+of most networks, from red, green and blue to 32 channels.
 """
 
 from __future__ import annotations
