@@ -151,9 +151,8 @@ def convolve(
     around = (*within, problem)
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
-        problem = problem.replace(
-            channels_first=False, turned=False
-        )  # no longer as the caller has it
+        # Neither array is as the caller has it any longer.
+        problem = problem.replace(channels_first=False, turned=False)
         chosen = choose(problem, platform=platform, within=around).method
         # The scope's name reaches the compiled program, for profilers and for tests of what ran.
         with jax.named_scope(f"jaxdil.{chosen}"):

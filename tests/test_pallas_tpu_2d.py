@@ -121,10 +121,8 @@ def test_preferred_element_type():
     judge(y, "forward", g, jnp.bfloat16, jnp.float32)
 
 
-@pytest.mark.usefixtures("most_blocks")
-def test_second_derivatives():
+def check_second_derivatives(g):
     """Of <c, conv(x, w)>, which is bilinear: the mixed one, by either order."""
-    g = depthwise("second", (10, 5), (3, 2), batch=1, s=(2, 1), pad=(1, 1))
     x, w, c = operands(g, np.dtype(np.float32))
     u, v = x[:, ::-1] * 2, w[::-1] * 3
 
@@ -140,6 +138,11 @@ def test_second_derivatives():
     by_w, by_x = mixed(x, w)
     assert_kernel_grad(by_w, u, c, kernel_shape=g.w_shape[:2], **g.window)
     assert_input_grad(by_x, c, v, input_shape=g.x_shape[1:3], **g.window)
+
+
+@pytest.mark.usefixtures("most_blocks")
+def test_second_derivatives():
+    check_second_derivatives(depthwise("second", (10, 5), (3, 2), batch=1, s=(2, 1), pad=(1, 1)))
 
 
 @pytest.mark.core

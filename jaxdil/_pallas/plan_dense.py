@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +30,11 @@ __all__ = [
     "LANES",
     "Plan",
     "as_image",
-    "is_usual",
+    "of_numbers",
     "plan_of",
     "reason",
     "sizes_of",
+    "too_large",
 ]
 
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
@@ -302,25 +305,32 @@ def as_image(problem: Problem) -> Problem:
 
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
-    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
-        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
-            return f"{dtype}, and it serves float32 and bfloat16"
-    if problem.x_dtype != problem.w_dtype:
-        return "two dtypes at once"
-    if not is_usual(problem.precision):
-        return f"a precision of {problem.precision}"
+    if (why := of_numbers(problem)) is not None:
+        return why
     if problem.taps > math.prod(problem.positions):
         return "a window larger than the output"
     plans = _plans(problem)
     if not plans[0].starts:
         return "no tap meets a sample"
-    if plan_of(problem) is None:
-        least = min(plan.memory for plan in plans)
-        products = min(plan.products for plan in plans)
-        return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"
+    return None if plan_of(problem) is not None else too_large(plans)
+
+
+def of_numbers(problem: Problem) -> str | None:
+    """Why a dense kernel takes no numbers such as a problem's, or None."""
+    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
+        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
+            return f"{dtype}, and it serves float32 and bfloat16"
+    if problem.x_dtype != problem.w_dtype:
+        return "two dtypes at once"
+    precision = problem.precision
+    both = precision if isinstance(precision, tuple) else (precision,)
+    if not set(both) <= {None, lax.Precision.DEFAULT, lax.Precision.HIGHEST}:
+        return f"a precision of {precision}"
     return None
 
 
-def is_usual(precision: object) -> bool:
-    both = precision if isinstance(precision, tuple) else (precision,)
-    return all(each in (None, lax.Precision.DEFAULT, lax.Precision.HIGHEST) for each in both)
+def too_large(plans: Sequence[Any]) -> str:
+    """What the least of some plans would need that there is not."""
+    least = min(plan.memory for plan in plans)
+    products = min(plan.products for plan in plans)
+    return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"

@@ -13,9 +13,6 @@ import dataclasses
 import functools
 import math
 
-import jax.numpy as jnp
-import numpy as np
-
 from jaxdil._pallas import layouts, plan_dense
 from jaxdil._pallas.axes import axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
@@ -223,13 +220,8 @@ def _plans(problem: Problem) -> list[Plan]:
 
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
-    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
-        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
-            return f"{dtype}, and it serves float32 and bfloat16"
-    if problem.x_dtype != problem.w_dtype:
-        return "two dtypes at once"
-    if not plan_dense.is_usual(problem.precision):
-        return f"a precision of {problem.precision}"
+    if (why := plan_dense.of_numbers(problem)) is not None:
+        return why
     apart = max(problem.input_dilation) > 1
     if apart and max(*problem.dilation, *problem.stride) > 1:
         return "a kernel gradient with the input dilated, and a stride or a dilation"
@@ -237,8 +229,4 @@ def reason(problem: Problem) -> str | None:
     image = plans[0].image
     if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
         return "no tap meets a sample"
-    if plan_of(problem) is None:
-        least = min(plan.memory for plan in plans)
-        products = min(plan.products for plan in plans)
-        return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"
-    return None
+    return None if plan_of(problem) is not None else plan_dense.too_large(plans)
