@@ -300,6 +300,15 @@ def test_what_is_refused_is_told_why(x, w, options, because):
 
 
 @pytest.mark.core
+def test_two_dtypes_are_refused():
+    supports = load(PINNED).supports
+    for problem in problems(BY_NAME["same"]):
+        assert supports(problem, "tpu") is None
+        mixed = problem.replace(w_dtype=np.dtype(jnp.bfloat16))
+        assert supports(mixed, "tpu") == "pallas_tpu: two dtypes at once"
+
+
+@pytest.mark.core
 def test_kernel_gradients_that_are_refused():
     def ask(g):
         x, c = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (g.x_shape, g.y_shape))
