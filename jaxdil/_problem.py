@@ -80,6 +80,11 @@ class Problem:
         return math.prod(self.kernel)
 
     @property
+    def is_window(self) -> bool:
+        """Whether the kernel has more taps than the output has positions: kernel gradients do."""
+        return self.taps > math.prod(self.positions)
+
+    @property
     def x_shape(self) -> tuple[int, ...]:
         """(N, *S, C)."""
         return (self.batch, *self.size, self.channels)

@@ -139,6 +139,11 @@ def _kept(problem: Problem, method: str) -> int:
             return x + 2 * y
         case "patches":
             return max(x, y)
+        case "im2col":
+            x = x // item * problem.x_dtype.itemsize
+            if _adds_up(problem):
+                return (2 + math.prod(problem.positions[1:])) * 2 * x
+            return (1 + math.prod(problem.kernel[1:])) * x + math.prod(first) * y
         case "correlate":
             return min(taps, 64) * x if problem.batch // problem.batch_groups > 8 else 3 * x
     return 0

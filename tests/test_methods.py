@@ -167,6 +167,7 @@ SERVED = {
     "split": (10, 10, 10),
     "exchange": (0, 0, 12),
     "even": (4, 45, 3),
+    "im2col": (35, 30, 35),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
     "cudnn": (30, 21, 11),
@@ -878,6 +879,111 @@ def test_a_channel_of_zeros_spoils_nothing(spoiled):
     options = {"stride": 2, "dilation": 2, "padding": 3}
     even, plain = (jaxdil.conv(x, w, method=m, **options) for m in ("even", "xla"))
     np.testing.assert_array_equal(even, plain)
+
+
+# --- matrix products for dense convolutions on a CPU ----------------------------------------------
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "products"),
+    [
+        ((2, 9, 8, 5), (3, 3, 5, 7), {}, (3, 3)),  # the taps of the last axis side by side
+        ((2, 9, 8, 5), (3, 2, 5, 7), {"stride": 2}, (3, 1)),
+        ((1, 4, 5, 3), (3, 3, 3, 32), {}, (1, 1)),  # fewer positions than outputs: all taps
+        ((1, 9, 9, 4), (3, 3, 4, 6), {"dilation": 4}, (9, 1)),  # mostly padding: none
+        ((1, 4, 4, 4), (3, 3, 4, 6), {"dilation": 9}, (1, 1)),  # the tap in the middle alone
+        ((2, 30, 4), (5, 4, 6), {"dilation": 3, "padding": "CAUSAL"}, (5, 1)),
+        ((2, 12, 12, 12, 4), (3, 2, 3, 4, 6), {"stride": (1, 2, 1)}, (3, 1)),
+        ((2, 9, 8, 5), (3, 3, 5, 7), {"padding": "VALID", "dilation": (1, 3)}, (3, 1)),
+    ],
+)
+def test_patches_lie_side_by_side_where_that_pays(x, w, options, products):
+    x, w = (integers(i, shape).astype(np.float32) for i, shape in enumerate((x, w)))
+    conv = functools.partial(jaxdil.conv, **options, method="im2col")
+    plain = functools.partial(jaxdil.conv, **options, method="xla")
+    np.testing.assert_array_equal(jax.jit(conv)(x, w), plain(x, w))
+
+    def gradient(conv):
+        return jax.jit(jax.grad(lambda w: (conv(x, w) ** 2).sum()))
+
+    def count(text):
+        return text.count("stablehlo.dot_general")
+
+    assert count(jax.jit(conv).lower(x, w).as_text()) == products[0]
+    derived = functools.partial(jaxdil.conv, **options, method="im2col or auto")
+    np.testing.assert_array_equal(gradient(derived)(w), gradient(plain)(w))
+
+
+@pytest.mark.core
+def test_a_large_kernel_gradient_has_the_taps_of_its_last_axis_side_by_side():
+    x, g = np.ones((1, 97, 97, 64), np.float32), np.ones((1, 97, 97, 2), np.float32)
+    call = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=(3, 3, 64, 2), method="im2col")
+    assert jax.jit(call).lower(x, g).as_text().count("stablehlo.dot_general") == 3
+    np.testing.assert_array_equal(
+        jax.jit(call)(x, g), jaxdil.conv_kernel_grad(x, g, kernel_shape=(3, 3, 64, 2), method="xla")
+    )
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf])
+@pytest.mark.parametrize("options", [{}, {"dilation": 4}, {"stride": 2}])
+def test_a_product_spoils_what_lax_spoils(spoiled, options):
+    x = integers(0, (2, 9, 8, 3)).astype(np.float32)
+    w = integers(1, (3, 3, 3, 5)).astype(np.float32)
+    x[0, 4, 4, 1] = spoiled
+    by = (jaxdil.conv(x, w, **options, method=m) for m in ("im2col", "xla"))
+    np.testing.assert_array_equal(*by)
+
+
+BF16 = jnp.bfloat16
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "dtype", "options", "methods"),
+    [
+        ((1, 9, 9, 192), (3, 3, 192, 192), np.float32, {"dilation": 4}, "13 im2col 13 correlate"),
+        ((1, 9, 9, 191), (3, 3, 191, 192), np.float32, {"dilation": 4}, "no xla 15 im2col"),
+        ((1, 33, 33, 192), (3, 3, 192, 192), np.float32, {"dilation": 4}, "no xla no xla"),
+        ((1, 9, 9, 64), (3, 3, 64, 64), BF16, {"dilation": 4}, "13 im2col 13 correlate"),
+        ((1, 9, 9, 64), (3, 3, 64, 64), BF16, {}, "14 im2col no xla"),
+        ((1, 9, 9, 96), (3, 3, 96, 96), BF16, {}, "14 im2col 14 im2col"),
+        ((1, 64, 64, 64), (3, 3, 64, 64), BF16, {}, "14 im2col 14 im2col"),
+        ((1, 9, 9, 96), (3, 3, 96, 63), BF16, {}, "no xla no xla"),
+        ((2, 90, 64), (3, 64, 64), BF16, {}, "14 im2col no xla"),
+        ((1, 9, 9, 64), (3, 3, 64, 64), np.float16, {}, "no xla no xla"),
+        ((1, 7, 7, 256), (3, 3, 256, 256), np.float32, {}, "15 im2col 15 im2col"),
+        ((1, 7, 7, 160), (3, 3, 160, 160), np.float32, {}, "no xla 15 im2col"),
+        ((8, 14, 14, 256), (3, 3, 256, 256), np.float32, {}, "no xla no xla"),
+        ((4, 14, 14, 256), (3, 3, 256, 256), np.float32, {"stride": 2}, "no xla 15 im2col"),
+        ((1, 7, 7, 256), (3, 3, 256, 256), np.float64, {}, "no xla no xla"),
+    ],
+)
+def test_dense_convolutions_by_matrix_products(x, w, dtype, options, methods):
+    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
+    conv = functools.partial(jaxdil.conv, **options)
+    forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
+    found = []
+    for row in (forward, kernel):
+        rule, _, _ = row.because.partition(":")
+        found += [rule.removeprefix("rule C").removesuffix(" rule"), row.method]
+    # Below JAX 0.10 XLA has another library, which a product does not beat but where it is of
+    # half precision or spares the padding.
+    if jax.__version_info__ < (0, 10):
+        for at in (0, 2):
+            kept = methods.split()[at] == "13" or (methods.split()[at] == "14" and at == 0)
+            found[at : at + 2] = found[at : at + 2] if kept else ["no", "xla"]
+    assert " ".join(found) == methods
+
+
+@pytest.mark.core
+def test_products_in_half_precision_are_of_half_precision():
+    x, w = jnp.ones((1, 16, 16, 64), BF16), jnp.ones((3, 3, 64, 64), BF16)
+    text = jax.jit(jaxdil.conv).lower(x, w).as_text()
+    (operands,) = {line.rpartition(" : ")[2] for line in text.splitlines() if "dot_general" in line}
+    assert operands.count("bf16") == 2
+    assert operands.endswith("f32>")
 
 
 # --- kernel gradients of transposed convolutions on a CPU -----------------------------------------

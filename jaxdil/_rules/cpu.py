@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C12.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C15.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._choice import Choice
+from jaxdil._methods.im2col import padded
 from jaxdil._problem import Problem
 
 __all__ = ["rules"]
@@ -30,7 +31,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     inner, outer = problem.group_channels, problem.out_channels
     dense = problem.groups == 1
     dilated = any(a > 1 for a in problem.input_dilation)
-    window = math.prod(problem.kernel) > math.prod(problem.positions)
+    window = problem.is_window
     volume = problem.rank > 2
     # Doubles, integers and complex numbers take other paths of XLA, which some rules do not beat.
     single = jnp.issubdtype(problem.x_dtype, jnp.floating) and problem.x_dtype.itemsize <= 4
@@ -55,6 +56,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield window and dilated, rule(2, "correlate", what)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
+        yield from _products(problem, rule)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
@@ -82,9 +84,13 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
     enough = math.prod(problem.y_shape[:-1]) >= 256
     yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
+    if dense and single and not window and not dilated:
+        yield from _products(problem, rule)
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
+    half = problem.x_dtype == jnp.bfloat16 and channels >= 64 and not window and not volume
+    yield dense and dilated and half, rule(14, "phases", "bfloat16: matrix products")
     if not volume:
         return
     image = not window or math.prod(problem.kernel) >= 64
@@ -96,6 +102,33 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _products(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
+    """Matrix products, where they are better than the convolution of the library that XLA calls."""
+    window = problem.is_window
+    if window:
+        least, rows = min(problem.batch, problem.out_channels), problem.channels * problem.taps
+        taps, apart = math.prod(problem.positions), max(problem.stride, default=1)
+    else:
+        least, rows = min(problem.channels, problem.out_channels), math.prod(problem.y_shape[:-1])
+        taps, apart = problem.taps, max(problem.dilation, default=1)
+    if problem.rank > 2 or taps == 1:
+        return
+    half = problem.x_dtype == jnp.bfloat16
+    far = padded(problem) >= (1.6 if half or rows <= 1200 else 2.2)
+    # The products of all taps of an image are kept.
+    light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
+    wide = least >= (64 if half else 192)
+    what = "most of it padding: products of the samples that a tap meets"
+    yield far and apart > 1 and light and wide, rule(13, "correlate" if window else "im2col", what)
+    what = "bfloat16: matrix products"
+    enough = least >= 64 and (rows >= 2560 or least >= 96 or not window)
+    yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
+    few = rows <= (2 * least if set(problem.stride) == {1} or window else least // 2)
+    few = few and least >= (160 if window else 256)
+    what = "few positions of many channels: matrix products"
+    yield few and LIBRARY, rule(15, "im2col", what)
 
 
 def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:

@@ -1,0 +1,240 @@
+"""A dense convolution as matrix products with what the taps read, laid side by side as channels.
+
+    y[n, p, :] = sum_t  [x[n, s p + d t + d' 0 - lo, :], x[n, s p + d t + d' 1 - lo, :], ...] @ w[t]
+
+The taps of the last axes are laid side by side, those of the first are a product each: in 2-D the
+image grows by the width of the kernel and not by its area. All taps are one product where there are
+fewer positions than outputs, and none is laid beside another where a wide dilation puts most of
+them in the padding: there each is multiplied by the samples that it meets alone.
+
+A kernel gradient is the same patches times the cotangent, summed over images and positions.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdil._geometry import Progression, progressions
+from jaxdil._layout import cut, pad
+from jaxdil._loop import repeat
+from jaxdil._methods import Convolve
+from jaxdil._problem import Problem
+from jaxdil._turns import bits, unbits
+
+__all__ = ["apply", "joined", "padded", "supports"]
+
+# Products written out for one call.
+MOST_TAPS = 64
+
+# How many times an image its padded one is, from which on taps are multiplied one by one.
+FAR = 1.6
+
+# Bytes of patches up to which a kernel gradient has all taps side by side.
+PATCHES = 8 << 20
+
+# The share of samples that a tap meets from which on a product takes them all: the others cost less
+# than to cut these out.
+MOSTLY = 0.8
+
+
+class _Axis(NamedTuple):
+    """One axis: a tap t reads x at ``move t + step j - lo``, for every term j."""
+
+    size: int
+    taps: int
+    terms: int
+    move: int
+    step: int
+    pads: tuple[int, int]
+
+    def met(self) -> list[Progression]:
+        """For each tap the samples that it meets, and the first of their terms."""
+        lo, _ = self.pads
+        return progressions(
+            self.size,
+            self.terms,
+            self.taps,
+            stride=self.move,
+            dilation=self.step,
+            lo=lo,
+            input_dilation=1,
+        )
+
+
+def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
+    """Needs one group, no zeros between the samples of x, and few enough products."""
+    if problem.is_empty:
+        return "im2col: nothing to compute"
+    if problem.groups != 1 or problem.batch_groups != 1:
+        return "im2col: channels or batch are split into groups; 'split' and 'correlate' serve them"
+    if any(a != 1 for a in problem.input_dilation):
+        return "im2col: the input is dilated, most taps would meet inserted zeros"
+    axes = _axes(problem)
+    products = math.prod(axis.taps for axis in axes[: len(axes) - joined(problem)])
+    if products > MOST_TAPS:
+        return f"im2col: {products} products to write out, more than {MOST_TAPS}"
+    return None
+
+
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """Patches times the kernel, or times the cotangent."""
+    if problem.is_window:
+        return _kernel_gradient(x, w, problem, conv)
+    return _forward(x, w, problem, conv)
+
+
+def padded(problem: Problem) -> float:
+    """How many times an image its padded one is."""
+    sizes = zip(problem.size, problem.padding, strict=True)
+    return math.prod((n + lo + hi) / n for n, (lo, hi) in sizes)
+
+
+def joined(problem: Problem) -> int:
+    """How many of the last axes have their taps side by side."""
+    rest = max(problem.rank - 1, 0)
+    if problem.is_window:
+        terms, taps = math.prod(problem.kernel), math.prod(problem.positions)
+        patches = problem.channels * problem.batch * terms * taps * problem.x_dtype.itemsize
+        return problem.rank if patches <= PATCHES else rest
+    # Half precision multiplies so fast that more is written at no price.
+    few = math.prod(problem.y_shape[:-1]) <= problem.out_channels
+    if few and problem.x_dtype.itemsize >= 4:
+        return problem.rank
+    return 0 if padded(problem) >= FAR else rest
+
+
+def _axes(problem: Problem) -> list[_Axis]:
+    fields = zip(
+        problem.size,
+        problem.kernel,
+        problem.positions,
+        problem.stride,
+        problem.dilation,
+        problem.padding,
+        strict=True,
+    )
+    if problem.is_window:
+        return [_Axis(n, p, k, s, d, pads) for n, k, p, s, d, pads in fields]
+    return [_Axis(n, k, p, d, s, pads) for n, k, p, s, d, pads in fields]
+
+
+def _forward(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    axes, many = _axes(problem), joined(problem)
+    apart, beside = axes[: len(axes) - many], axes[len(axes) - many :]
+    patches = _patches(x, beside, len(apart), conv)
+    kernel = w.reshape(*(axis.taps for axis in apart), -1, w.shape[-1])
+    products, pads = [], []
+    for tap in itertools.product(*(enumerate(axis.met()) for axis in apart)):
+        at, met = [t for t, _ in tap], [p for _, p in tap]
+        if not all(p.terms for p in met):
+            continue
+        row = cut(
+            kernel,
+            (*at, 0, 0),
+            (*(t + 1 for t in at), *kernel.shape[-2:]),
+            (1,) * kernel.ndim,
+        ).reshape(kernel.shape[-2:])
+        share = math.prod(p.terms for p in met) / math.prod(axis.size for axis in apart)
+        if share >= MOSTLY:
+            product = _cut(_product(patches, row, problem), met)
+        else:
+            product = _product(_cut(patches, met), row, problem)
+        products.append(product)
+        outside = [
+            (p.tap, axis.terms - p.tap - p.terms, 0) for p, axis in zip(met, apart, strict=True)
+        ]
+        pads.append([(0, 0, 0), *outside, *[(0, 0, 0)] * (many + 1)])
+    if not products:
+        return jnp.zeros(problem.y_shape, problem.out_dtype)
+    if len(products) > 1:
+        # Left alone, XLA would write the zeros around each product on its own.
+        products = lax.optimization_barrier(products)
+    zero = jnp.zeros((), problem.sum_dtype)
+    terms = (lax.pad(part, zero, pads) for part, pads in zip(products, pads, strict=True))
+    return functools.reduce(lax.add, terms).astype(problem.out_dtype)
+
+
+def _kernel_gradient(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """(b, *T, o) of x (b, *S, n) and w (*P, n, o): images and channels lie the other way round."""
+    rank, axes, many = problem.rank, _axes(problem), joined(problem)
+    apart, beside = axes[: rank - many], axes[rank - many :]
+    x = lax.transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    w = lax.transpose(w, (rank, *range(rank), rank + 1))
+    patches = _patches(x, beside, len(apart), conv)
+    contract = tuple(range(rank + 1))
+    parts = [
+        lax.dot_general(
+            _cut(patches, met),
+            _cut(w, [_turned(p) for p in met]),
+            ((contract, contract), ((), ())),
+            precision=problem.precision,
+            preferred_element_type=problem.sum_dtype,
+        )
+        for met in itertools.product(*(axis.met() for axis in apart))
+    ]
+    y = (parts[0] if len(parts) == 1 else jnp.stack(parts)).astype(problem.out_dtype)
+    y = y.reshape(*problem.positions, problem.batch, problem.out_channels)
+    return lax.transpose(y, (rank, *range(rank), rank + 1))
+
+
+def _turned(p: Progression) -> Progression:
+    """Where the terms lie in the cotangent, as `_cut` reads it."""
+    return p._replace(sample=p.tap, sample_step=p.tap_step)
+
+
+def _cut(x: jax.Array, met: Sequence[Progression]) -> jax.Array:
+    """The samples met, of the axes from the second on."""
+    start, stop, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
+    for axis, p in enumerate(met, start=1):
+        start[axis], step[axis] = p.sample, p.sample_step
+        stop[axis] = p.sample + p.sample_step * max(p.terms - 1, 0) + min(p.terms, 1)
+    return unbits(cut(bits(x), start, stop, step), x.dtype)
+
+
+def _patches(x: jax.Array, axes: Sequence[_Axis], first: int, conv: Convolve) -> jax.Array:
+    """What each tap of some axes reads of x (N, ..., *S, C), side by side: (N, ..., *P, T C)."""
+    taps, dtype, channels = math.prod(axis.taps for axis in axes), x.dtype, x.shape[-1]
+    pads = [(0, 0, 0)] * (first + 1)
+    x = pad(bits(x), [*pads, *((*axis.pads, 0) for axis in axes), (0, 0, 0)], lines=conv.in_lines)
+    before, zero = x.shape[: first + 1], np.uint32(0)
+    extent = (*before, *(axis.step * (axis.terms - 1) + 1 for axis in axes), channels)
+    steps = (*(1,) * (first + 1), *(axis.step for axis in axes), 1)
+
+    def put(tap: jax.Array, patches: jax.Array) -> jax.Array:
+        at: list[Any] = [zero] * (first + 1)
+        left = taps
+        for axis in axes:
+            left //= axis.taps
+            turn = lax.div(tap, np.uint32(left)) if left > 1 else tap
+            turn = lax.rem(turn, np.uint32(axis.taps)) if left * axis.taps < taps else turn
+            at.append(turn if axis.move == 1 else turn * np.uint32(axis.move))
+        part = lax.dynamic_slice(x, [*at, zero], extent)
+        part = cut(part, (0,) * x.ndim, extent, steps)
+        at = [zero] * (x.ndim - 1) + [tap * np.uint32(channels)]
+        return lax.dynamic_update_slice(patches, part, at)
+
+    if taps == 1:
+        return unbits(cut(x, (0,) * x.ndim, extent, steps), dtype)
+    # Left alone, XLA pads for each tap anew.
+    x = lax.optimization_barrier(x)
+    shape = (*before, *(axis.terms for axis in axes), taps * channels)
+    return lax.optimization_barrier(unbits(repeat(taps, put, jnp.zeros(shape, x.dtype)), dtype))
+
+
+def _product(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    return lax.dot_general(
+        x,
+        w,
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=problem.precision,
+        preferred_element_type=problem.sum_dtype,
+    )
