@@ -34,6 +34,9 @@ _Served = Callable[[jax.Array, jax.Array, Problem], jax.Array]
 
 # Bytes kept by a method that are too many, and those that a turn may have: glibc reuses 32 MiB.
 MUCH, TURN = 30 << 20, 6 << 20
+# The same of patches, which a matrix product then reads: they should stay in the cache, and it
+# wants many rows.
+PATCHES = 16 << 20, 8 << 20
 
 
 class Orders(NamedTuple):
@@ -70,10 +73,10 @@ def in_turns(
 def _images(problem: Problem, method: str) -> int | None:
     """How many images a turn has, or None if all go at once."""
     batch = problem.channels if _adds_up(problem) else problem.batch
-    kept = _kept(problem, method)
-    if problem.is_empty or batch < 2 or kept <= MUCH:
+    kept, (much, turn) = _kept(problem, method), _limits(method)
+    if problem.is_empty or batch < 2 or kept <= much:
         return None
-    most = max(TURN * batch // kept, 1)
+    most = max(turn * batch // kept, 1)
     if _adds_up(problem):
         return max(n for n in range(1, most + 1) if batch % n == 0)
     return -(-batch // -(-batch // most))
@@ -81,12 +84,12 @@ def _images(problem: Problem, method: str) -> int | None:
 
 def _rows(problem: Problem, method: str) -> int | None:
     """How many rows a turn has, or None if all go at once."""
-    kept = _kept(problem, method)
-    if problem.is_empty or not problem.rank or kept <= MUCH or problem.input_dilation[0] != 1:
+    kept, (much, turn) = _kept(problem, method), _limits(method)
+    if problem.is_empty or not problem.rank or kept <= much or problem.input_dilation[0] != 1:
         return None
     all_of_them = problem.kernel[0] if _adds_up(problem) else problem.positions[0]
-    # Fewer are not worth what their neighbours read again.
-    size = max(TURN * all_of_them // kept, 8)
+    # Fewer are not worth what their neighbours read again; a loop is of two turns and more.
+    size = max(min(turn * all_of_them // kept, all_of_them // 4), 8)
     last = (-(-all_of_them // size) - 2) * size
     inside = [_cut(problem, p, size) for p in (size, last)]
     even = all(before == after == 0 for _, _, before, after in inside)
@@ -120,6 +123,10 @@ def _adds_up(problem: Problem) -> bool:
     return problem.batch_groups > 1 or window
 
 
+def _limits(method: str) -> tuple[int, int]:
+    return PATCHES if method == "im2col" else (MUCH, TURN)
+
+
 def _kept(problem: Problem, method: str) -> int:
     """Bytes that a method keeps beside input and output, about."""
     item = np.dtype(problem.sum_dtype).itemsize
@@ -142,7 +149,8 @@ def _kept(problem: Problem, method: str) -> int:
         case "im2col":
             x = x // item * problem.x_dtype.itemsize
             if _adds_up(problem):
-                return (2 + math.prod(problem.positions[1:])) * 2 * x
+                # The padded image, its patches, and those that the taps of the first axis meet.
+                return (1 + math.prod(problem.positions[1:]) + taps) * x
             return (1 + math.prod(problem.kernel[1:])) * x + math.prod(first) * y
         case "correlate":
             return min(taps, 64) * x if problem.batch // problem.batch_groups > 8 else 3 * x

@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C15.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C16.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -29,7 +29,7 @@ _Rule: TypeAlias = Callable[[int, str, str], Choice]
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     """What each rule asks, and what it chooses, in their order."""
     inner, outer = problem.group_channels, problem.out_channels
-    dense = problem.groups == 1
+    dense, plain = problem.groups == 1, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
     window = problem.is_window
     volume = problem.rank > 2
@@ -64,10 +64,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield not dense and narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
+    # Along one axis it serves several groups too, wide ones of a few taps better than one by one.
+    long = problem.taps >= (9 if plain else 25)
+    apart = apart and (problem.rank > 1 or long or (inner <= 16 and plain))
     yield not dense and apart, rule(5, "split", "groups, one by one")
     enough = inner >= (16 if problem.groups >= 4 else 32)
-    several = 1 < problem.taps <= (128 if problem.rank > 1 else 16) or enough
-    wide = (single or inner >= 64) and (problem.rank > 1 or problem.taps <= 16)
+    several = 1 < problem.taps <= 128 or enough
+    short = problem.rank > 1 or problem.taps <= (1 if single else 16)
+    wide = (single or inner >= 64) and short
     yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
     if dense and single:
         yield from _patches(problem, rule)
@@ -76,7 +80,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and lone, rule(6, "taps", "one input channel")
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
     alone = problem.taps == 1 and not dilated
-    alone = alone and (channels >= 32 or (channels >= 8 and rows >= 2048))
+    alone = alone and (channels >= 32 or (channels >= (16 if volume else 8) and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
@@ -106,29 +110,67 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
 def _products(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     """Matrix products, where they are better than the convolution of the library that XLA calls."""
-    window = problem.is_window
+    window, steps = problem.is_window, problem.stride
+    inner, rows = problem.channels, math.prod(problem.y_shape[:-1])
+    taps, apart = problem.taps, max(problem.dilation, default=1)
     if window:
-        least, rows = min(problem.batch, problem.out_channels), problem.channels * problem.taps
-        taps, apart = math.prod(problem.positions), max(problem.stride, default=1)
-    else:
-        least, rows = min(problem.channels, problem.out_channels), math.prod(problem.y_shape[:-1])
-        taps, apart = problem.taps, max(problem.dilation, default=1)
+        inner, rows = problem.batch, problem.channels * problem.taps
+        taps, apart, steps = (
+            math.prod(problem.positions),
+            max(problem.stride, default=1),
+            problem.dilation,
+        )
     if problem.rank > 2 or taps == 1:
         return
+    outer = problem.out_channels
+    least, plain = min(inner, outer), set(steps) == {1}
     half = problem.x_dtype == jnp.bfloat16
-    far = padded(problem) >= (1.6 if half or rows <= 1200 else 2.2)
+    waste = padded(problem)
+    far = waste >= (1.6 if half or rows <= 1200 else 2.2)
     # The products of all taps of an image are kept.
     light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
-    wide = least >= (64 if half else 192)
+    wide = least >= (32 if waste >= 5 else 64 if half else 192)
     what = "most of it padding: products of the samples that a tap meets"
     yield far and apart > 1 and light and wide, rule(13, "correlate" if window else "im2col", what)
     what = "bfloat16: matrix products"
-    enough = least >= 64 and (rows >= 2560 or least >= 96 or not window)
+    if window:
+        enough = least >= (80 if problem.rank > 1 else 96) or (least >= 40 and rows >= 3000)
+        lopsided = inner >= 1.5 * outer and plain
+        yield half and enough and lopsided and LIBRARY, rule(14, "exchange", what)
+    else:
+        enough = least >= 64
     yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
-    few = rows <= (2 * least if set(problem.stride) == {1} or window else least // 2)
-    few = few and least >= (160 if window else 256)
+    few = rows <= (2 * least if plain or window else least // 2)
+    few = few and least >= (160 if window else 256) and (problem.rank > 1 or not window)
+    # A strided convolution with a kernel that is turned round is of a transposed one.
+    few = few and (plain or window or (problem.rank > 1 and not problem.turned))
     what = "few positions of many channels: matrix products"
     yield few and LIBRARY, rule(15, "im2col", what)
+    if half or not LIBRARY or problem.rank < 2:
+        return
+    if window:
+        what = "kernel gradient by patches: matrix products"
+        better = waste < 1.3 and _has_better_products(inner, outer, rows, taps, plain=plain)
+        yield better, rule(16, "im2col", what)
+    else:
+        what = "narrow images to 64 channels: matrix products"
+        narrow = plain and problem.positions[-1] <= 64 and rows >= 8000 and 9 <= taps <= 25
+        yield narrow and 64 <= outer <= 80 and inner >= 64, rule(16, "im2col", what)
+
+
+def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:
+    """Whether a kernel gradient of so many terms is better as products of patches.
+
+    The library is at its best with a multiple of 64 channels and thousands of terms.
+    """
+    least = min(inner, outer)
+    if not plain:
+        return least >= (64 if rows >= 400 else 96) and taps <= 16
+    if taps > 9 or inner > 2 * outer:
+        return False
+    if least >= 80:
+        return rows >= (6000 if least % 64 == 0 else 784)
+    return least >= 48 and rows >= (12000 if least >= 64 else 3000)
 
 
 def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
@@ -137,16 +179,35 @@ def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
     steps = problem.stride, problem.dilation, problem.input_dilation
     covered = zip(problem.positions, problem.kernel, problem.size, strict=True)
     whole = whole and all(p * k == n for p, k, n in covered)
-    # Large patches of a single image lax does as well.
-    what, enough = "windows that tile the image: one matrix product", problem.batch > 1
+    what = "windows that tile the image: one matrix product"
     apart = whole and steps == (problem.kernel, ones, ones) and problem.taps > 1
-    yield apart and (problem.taps <= 64 or enough), rule(10, "patches", what)
+    yield apart and _has_good_patches(problem), rule(10, "patches", what)
     joined = problem.taps > 1 and steps == (ones, ones, problem.kernel)
     yield joined, rule(10, "patches", "windows that tile the output: one matrix product")
     what, enough = "kernel gradient of patches: one matrix product", problem.channels > 1
     taps = math.prod(problem.positions)
     gradient = whole and steps == (ones, problem.positions, ones) and taps > 1 < problem.rank
     yield gradient and (taps <= 64 or enough), rule(10, "space_to_batch", what)
+
+
+def _has_good_patches(problem: Problem) -> bool:
+    """Whether windows side by side are better as one product than for XLA's library.
+
+    The product wants many outputs, and a kernel that need not be turned round for a few windows.
+    """
+    if problem.rank > 2:
+        return True
+    weights = problem.taps * problem.channels * problem.out_channels
+    if problem.rank == 1:
+        wide = max(problem.channels, problem.out_channels) > 256
+        few = weights <= 1 << 16 if problem.turned else not wide
+        return few and problem.taps >= 4
+    if problem.taps < 16:
+        return problem.out_channels >= 64 and math.prod(problem.x_shape) >= 1 << 22
+    # Large patches of a single image lax does as well.
+    large = problem.taps > 16 and problem.batch == 1
+    rows = math.prod(problem.y_shape[:-1])
+    return not large and problem.out_channels >= 96 and (rows >= 1024 or not problem.turned)
 
 
 def _is_lopsided(problem: Problem) -> bool:
