@@ -7,23 +7,16 @@ a window smaller than its output. The rest, and what is one matrix product, is o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._choice import Choice
-from jaxdil._methods.im2col import padded
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_products import LIBRARY, Rule, products
 
 __all__ = ["rules"]
-
-# Whether this is a JAX whose XLA has the library that C11 was measured with.
-LIBRARY = jax.__version_info__ >= (0, 10)
-
-_Rule: TypeAlias = Callable[[int, str, str], Choice]
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -56,7 +49,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield window and dilated, rule(2, "correlate", what)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
-        yield from _products(problem, rule)
+        yield from products(problem, rule)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     yield not dense and dilated, rule(4, "phases", "groups, input dilated")
@@ -89,7 +82,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     enough = math.prod(problem.y_shape[:-1]) >= 256
     yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
     if dense and single and not window and not dilated:
-        yield from _products(problem, rule)
+        yield from products(problem, rule)
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
@@ -108,72 +101,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
 
 
-def _products(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
-    """Matrix products, where they are better than the convolution of the library that XLA calls."""
-    window, steps = problem.is_window, problem.stride
-    inner, rows = problem.channels, math.prod(problem.y_shape[:-1])
-    taps, apart = problem.taps, max(problem.dilation, default=1)
-    if window:
-        inner, rows = problem.batch, problem.channels * problem.taps
-        taps, apart, steps = (
-            math.prod(problem.positions),
-            max(problem.stride, default=1),
-            problem.dilation,
-        )
-    if problem.rank > 2 or taps == 1:
-        return
-    outer = problem.out_channels
-    least, plain = min(inner, outer), set(steps) == {1}
-    half = problem.x_dtype == jnp.bfloat16
-    waste = padded(problem)
-    far = waste >= (1.6 if half or rows <= 1200 else 2.2)
-    # The products of all taps of an image are kept.
-    light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
-    wide = least >= (32 if waste >= 5 else 64 if half else 192)
-    what = "most of it padding: products of the samples that a tap meets"
-    yield far and apart > 1 and light and wide, rule(13, "correlate" if window else "im2col", what)
-    what = "bfloat16: matrix products"
-    if window:
-        enough = least >= (80 if problem.rank > 1 else 96) or (least >= 40 and rows >= 3000)
-        lopsided = inner >= 1.5 * outer and plain
-        yield half and enough and lopsided and LIBRARY, rule(14, "exchange", what)
-    else:
-        enough = least >= 64
-    yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
-    few = rows <= (2 * least if plain or window else least // 2)
-    few = few and least >= (160 if window else 256) and (problem.rank > 1 or not window)
-    # A strided convolution with a kernel that is turned round is of a transposed one.
-    few = few and (plain or window or (problem.rank > 1 and not problem.turned))
-    what = "few positions of many channels: matrix products"
-    yield few and LIBRARY, rule(15, "im2col", what)
-    if half or not LIBRARY or problem.rank < 2:
-        return
-    if window:
-        what = "kernel gradient by patches: matrix products"
-        better = waste < 1.3 and _has_better_products(inner, outer, rows, taps, plain=plain)
-        yield better, rule(16, "im2col", what)
-    else:
-        what = "narrow images to 64 channels: matrix products"
-        narrow = plain and problem.positions[-1] <= 64 and rows >= 8000 and 9 <= taps <= 25
-        yield narrow and 64 <= outer <= 80 and inner >= 64, rule(16, "im2col", what)
-
-
-def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:
-    """Whether a kernel gradient of so many terms is better as products of patches.
-
-    The library is at its best with a multiple of 64 channels and thousands of terms.
-    """
-    least = min(inner, outer)
-    if not plain:
-        return least >= (64 if rows >= 400 else 96) and taps <= 16
-    if taps > 9 or inner > 2 * outer:
-        return False
-    if least >= 80:
-        return rows >= (6000 if least % 64 == 0 else 784)
-    return least >= 48 and rows >= (12000 if least >= 64 else 3000)
-
-
-def _patches(problem: Problem, rule: _Rule) -> Iterator[tuple[bool, Choice]]:
+def _patches(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Windows side by side, of the image, of its gradient, of that of the kernel."""
     ones, whole = (1,) * problem.rank, set(problem.padding) <= {(0, 0)}
     steps = problem.stride, problem.dilation, problem.input_dilation
@@ -203,7 +131,8 @@ def _has_good_patches(problem: Problem) -> bool:
         few = weights <= 1 << 16 if problem.turned else not wide
         return few and problem.taps >= 4
     if problem.taps < 16:
-        return problem.out_channels >= 64 and math.prod(problem.x_shape) >= 1 << 22
+        many = problem.out_channels >= 64 and math.prod(problem.x_shape) >= 1 << 22
+        return many or min(problem.channels, problem.out_channels) >= 512
     # Large patches of a single image lax does as well.
     large = problem.taps > 16 and problem.batch == 1
     rows = math.prod(problem.y_shape[:-1])

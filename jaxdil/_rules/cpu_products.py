@@ -1,0 +1,83 @@
+"""The rules for dense convolutions on a CPU that are better as matrix products: C13 to C16.
+
+XLA hands them to a library, which is at its best with a multiple of 64 channels and thousands of
+positions in single precision. It multiplies padding too, and half precision as single.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxdil._choice import Choice
+from jaxdil._methods.im2col import padded
+from jaxdil._problem import Problem
+
+__all__ = ["LIBRARY", "Rule", "products"]
+
+# Whether this is a JAX whose XLA has the library that these and C11 were measured with.
+LIBRARY = jax.__version_info__ >= (0, 10)
+
+Rule: TypeAlias = Callable[[int, str, str], Choice]
+
+
+def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Matrix products, where they are better than the convolution of the library that XLA calls."""
+    window, outer = problem.is_window, problem.out_channels
+    inner, rows, taps = problem.channels, math.prod(problem.y_shape[:-1]), problem.taps
+    steps, spread = problem.stride, problem.dilation
+    if window:
+        # A kernel gradient: its batch is the channels, its taps the positions, and steps exchanged.
+        inner, rows, taps = problem.batch, inner * taps, math.prod(problem.positions)
+        steps, spread = spread, steps
+    if problem.rank > 2 or taps == 1:
+        return
+    least, plain = min(inner, outer), set(steps) == {1}
+    half = problem.x_dtype == jnp.bfloat16
+    waste = padded(problem)
+    far = waste >= (1.6 if half else 2.2)
+    # The products of all taps of an image are kept.
+    light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
+    wide = least >= (32 if waste >= 5 else 64 if half else 192)
+    what = "most of it padding: products of the samples that a tap meets"
+    yield (
+        far and max(spread) > 1 and light and wide,
+        rule(13, "correlate" if window else "im2col", what),
+    )
+    what = "bfloat16: matrix products"
+    if window:
+        many = rows >= (6000 if least >= 64 else 3000)
+        enough = least >= (80 if problem.rank > 1 else 96) or (least >= 40 and many)
+        lopsided = inner >= 1.5 * outer and plain
+        yield half and enough and lopsided and LIBRARY, rule(14, "exchange", what)
+    else:
+        enough = least >= 64
+    yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
+    few = rows <= (2 if window else 1.5 if plain else 0.5) * least
+    few = few and least >= (160 if window else 256) and (problem.rank > 1 or not window)
+    # A strided convolution with a kernel that is turned round is of a transposed one.
+    few = few and (plain or window or (problem.rank > 1 and not problem.turned))
+    what = "few positions of many channels: matrix products"
+    yield few and LIBRARY, rule(15, "im2col", what)
+    if window and LIBRARY and problem.rank > 1 and not half:
+        better = waste < 1.3 and _has_better_products(inner, outer, rows, taps, plain=plain)
+        yield better, rule(16, "im2col", "kernel gradient by patches: matrix products")
+
+
+def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:
+    """Whether a kernel gradient of so many terms is better as products of patches.
+
+    The library is at its best with a multiple of 64 channels and thousands of terms.
+    """
+    least = min(inner, outer)
+    if not plain:
+        return least >= (64 if rows >= 400 else 96) and taps <= 16
+    if taps > 9 or inner > 2 * outer:
+        return False
+    if least >= 80:
+        return rows >= (6000 if least % 64 == 0 else 784)
+    return least >= 48 and rows >= (12000 if least >= 64 else 3000)
