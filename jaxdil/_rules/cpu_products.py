@@ -74,10 +74,10 @@ def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain:
     The library is at its best with a multiple of 64 channels and thousands of terms.
     """
     least = min(inner, outer)
-    if not plain:
-        return least >= (64 if rows >= 400 else 96) and taps <= 16
-    if taps > 9 or inner > 2 * outer:
+    if taps > (9 if plain else 16) or inner > 2 * outer:
         return False
+    if not plain:
+        return least >= (64 if rows >= 400 else 96)
     if least >= 80:
         return rows >= (6000 if least % 64 == 0 else 784)
     return least >= 48 and rows >= (12000 if least >= 64 else 3000)
