@@ -74,7 +74,7 @@ def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain:
     The library is at its best with a multiple of 64 channels and thousands of terms.
     """
     least = min(inner, outer)
-    if taps > (9 if plain else 16) or inner > 2 * outer:
+    if taps > 9 or inner > 2 * outer:
         return False
     if not plain:
         return least >= (64 if rows >= 400 else 96)
