@@ -85,6 +85,12 @@ class Problem:
         return self.taps > math.prod(self.positions)
 
     @property
+    def padded(self) -> float:
+        """How many times an image its padded one is."""
+        sizes = zip(self.size, self.padding, strict=True)
+        return math.prod((n + lo + hi) / n for n, (lo, hi) in sizes)
+
+    @property
     def x_shape(self) -> tuple[int, ...]:
         """(N, *S, C)."""
         return (self.batch, *self.size, self.channels)

@@ -99,10 +99,11 @@ def _rows(problem: Problem, method: str) -> int | None:
 def _channels(problem: Problem, method: str) -> int | None:
     """How many channels of a depthwise kernel gradient a turn has, or None if all go at once."""
     kept, channels = _kept(problem, method), problem.batch_groups
+    much, turn = _limits(method)
     alone = channels == problem.batch == problem.out_channels
-    if problem.is_empty or not alone or channels <= LANES or kept <= MUCH:
+    if problem.is_empty or not alone or channels <= LANES or kept <= much:
         return None
-    most = max(TURN * channels // kept // LANES, 1) * LANES
+    most = max(turn * channels // kept // LANES, 1) * LANES
     return min(most, channels)
 
 
@@ -119,11 +120,12 @@ def _cut(problem: Problem, first: int, size: int) -> tuple[int, int, int, int]:
 
 def _adds_up(problem: Problem) -> bool:
     """Whether the batch is what is summed: in kernel gradients, whose window is an image."""
-    window = problem.groups == 1 and problem.taps > math.prod(problem.positions)
+    window = problem.groups == 1 and problem.is_window
     return problem.batch_groups > 1 or window
 
 
 def _limits(method: str) -> tuple[int, int]:
+    """Bytes kept by a method that are too many, and those that a turn may have."""
     return PATCHES if method == "im2col" else (MUCH, TURN)
 
 

@@ -38,6 +38,7 @@ CASES = {
         ("slabs", "planes")),
     "transposed": (geometry("", (5, 4), (4, 3), channels=(3, 4), a=2, pad=(2, 1), batch=5),
         ("phases",)),
+    "dense": (geometry("", (7, 6), (3, 2), channels=(3, 4), pad=(1, 1), batch=5), ("im2col",)),
     "several outputs a channel": (geometry("", (6, 7), (3, 3), channels=(4, 8), groups=4,
         pad=(1, 0), batch=5), ("auto",)),
 }  # fmt: skip
@@ -62,9 +63,8 @@ def everything(g, method, dtype=jnp.float32, **layout):
 @pytest.fixture
 def little_memory(monkeypatch):
     """Room for two of five images in a turn."""
-    monkeypatch.setattr(_turns, "MUCH", 0)
     monkeypatch.setattr(_turns, "_kept", lambda problem, method: 5 * (method != "xla"))
-    monkeypatch.setattr(_turns, "TURN", 2)
+    monkeypatch.setattr(_turns, "_limits", lambda method: (0, 2))
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -90,6 +90,7 @@ TALL = {
     "causal": (depthwise("", (49,), (4,), pad=(3, 0)), ("taps", "correlate")),
     "groups": (geometry("", (39, 4), (3, 3), channels=(24, 24), groups=2, pad=(2, 1)),
         ("correlate",)),
+    "dense": (geometry("", (37, 5), (3, 2), channels=(3, 4), pad=(1, 1)), ("im2col",)),
     "volume": (geometry("", (36, 4, 3), (3, 2, 3), channels=(3, 4), pad=(1, 1)),
         ("slabs", "planes")),
 }  # fmt: skip
@@ -98,9 +99,8 @@ TALL = {
 @pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
 @pytest.mark.parametrize(("name", "method"), [(n, m) for n, (_, ms) in TALL.items() for m in ms])
 def test_rows_in_turns_change_no_result(name, method, layout, monkeypatch):
-    monkeypatch.setattr(_turns, "MUCH", 0)
     monkeypatch.setattr(_turns, "_kept", lambda problem, method: 10**6 * (method != "xla"))
-    monkeypatch.setattr(_turns, "TURN", 1)
+    monkeypatch.setattr(_turns, "_limits", lambda method: (0, 1))
     cut = []
     by_rows = _turns._by_rows
     monkeypatch.setattr(_turns, "_by_rows", lambda *args: cut.append(1) or by_rows(*args))
@@ -116,9 +116,8 @@ def test_rows_in_turns_change_no_result(name, method, layout, monkeypatch):
 @pytest.mark.parametrize("layout", [{}, {"data_format": "channels_first"}], ids=["last", "first"])
 def test_channels_in_turns_change_no_result(layout, channels, monkeypatch):
     monkeypatch.setattr(_turns, "LANES", 2)
-    monkeypatch.setattr(_turns, "MUCH", 0)
     monkeypatch.setattr(_turns, "_kept", lambda problem, method: problem.batch_groups)
-    monkeypatch.setattr(_turns, "TURN", 4)
+    monkeypatch.setattr(_turns, "_limits", lambda method: (0, 4))
     cut = []
     by_channels = _turns._by_channels
     monkeypatch.setattr(
@@ -190,6 +189,10 @@ def test_turns_are_for_much_memory_alone():
     rows = _turns._rows(image, "taps")
     assert 4 * rows <= 512
     assert rows * 514 * 32 * 4 <= _turns.TURN
+    # Patches are to stay in the cache, and an image is cut into four blocks and more.
+    patches = problem((1, 56, 56, 192), (3, 3), groups=1)
+    assert _turns.PATCHES[0] < _turns._kept(patches, "im2col") < _turns.MUCH
+    assert _turns._rows(patches, "im2col") == 14
     # A kernel as tall as the image would read it all in every turn.
     assert _turns._rows(image.replace(kernel=(512, 3)), "taps") is None
     # Products of groups are laid out anew before and after; patches, before or after.

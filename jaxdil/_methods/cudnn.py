@@ -15,8 +15,6 @@ this reverses it twice, once as data and once in the program. The kernel gradien
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -44,7 +42,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "cudnn: the input is dilated and channels are split into groups"
     if any(d != 1 for d in problem.dilation):
         return "cudnn: the kernel is dilated as well as the input"
-    if problem.taps > math.prod(problem.positions):
+    if problem.is_window:
         return "cudnn: a window larger than the output; 'exchange' serves it"
     return None
 

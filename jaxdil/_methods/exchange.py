@@ -12,8 +12,6 @@ where those are the many.
 
 from __future__ import annotations
 
-import math
-
 import jax
 from jax import lax
 
@@ -29,7 +27,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     """Needs a window larger than the output, one group, and no dilation of the kernel."""
     if problem.is_empty:
         return "exchange: nothing to compute"
-    if problem.taps <= math.prod(problem.positions):
+    if not problem.is_window:
         return "exchange: a window no larger than the output; 'phases' serves it"
     if problem.groups != 1 or problem.batch_groups != 1:
         return "exchange: channels or batch are split into groups"

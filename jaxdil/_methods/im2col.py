@@ -30,7 +30,7 @@ from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
 from jaxdil._turns import bits, unbits
 
-__all__ = ["apply", "joined", "padded", "supports"]
+__all__ = ["apply", "supports"]
 
 # Products written out for one call.
 MOST_TAPS = 64
@@ -79,7 +79,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     if any(a != 1 for a in problem.input_dilation):
         return "im2col: the input is dilated, most taps would meet inserted zeros"
     axes = _axes(problem)
-    products = math.prod(axis.taps for axis in axes[: len(axes) - joined(problem)])
+    products = math.prod(axis.taps for axis in axes[: len(axes) - _joined(problem)])
     if products > MOST_TAPS:
         return f"im2col: {products} products to write out, more than {MOST_TAPS}"
     return None
@@ -92,13 +92,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     return _forward(x, w, problem, conv)
 
 
-def padded(problem: Problem) -> float:
-    """How many times an image its padded one is."""
-    sizes = zip(problem.size, problem.padding, strict=True)
-    return math.prod((n + lo + hi) / n for n, (lo, hi) in sizes)
-
-
-def joined(problem: Problem) -> int:
+def _joined(problem: Problem) -> int:
     """How many of the last axes have their taps side by side."""
     rest = max(problem.rank - 1, 0)
     if problem.is_window:
@@ -109,7 +103,7 @@ def joined(problem: Problem) -> int:
     few = math.prod(problem.y_shape[:-1]) <= problem.out_channels
     if few and problem.x_dtype.itemsize >= 4:
         return problem.rank
-    return 0 if padded(problem) >= FAR else rest
+    return 0 if problem.padded >= FAR else rest
 
 
 def _axes(problem: Problem) -> list[_Axis]:
@@ -128,7 +122,7 @@ def _axes(problem: Problem) -> list[_Axis]:
 
 
 def _forward(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
-    axes, many = _axes(problem), joined(problem)
+    axes, many = _axes(problem), _joined(problem)
     apart, beside = axes[: len(axes) - many], axes[len(axes) - many :]
     patches = _patches(x, beside, len(apart), conv)
     kernel = w.reshape(*(axis.taps for axis in apart), -1, w.shape[-1])
@@ -165,7 +159,7 @@ def _forward(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> ja
 
 def _kernel_gradient(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """(b, *T, o) of x (b, *S, n) and w (*P, n, o): images and channels lie the other way round."""
-    rank, axes, many = problem.rank, _axes(problem), joined(problem)
+    rank, axes, many = problem.rank, _axes(problem), _joined(problem)
     apart, beside = axes[: rank - many], axes[rank - many :]
     x = lax.transpose(x, (rank + 1, *range(1, rank + 1), 0))
     w = lax.transpose(w, (rank, *range(rank), rank + 1))

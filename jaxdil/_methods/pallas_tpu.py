@@ -9,7 +9,6 @@ images, and their gradients. What a kernel does and which problems it can serve 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -56,7 +55,7 @@ def _is_dense(problem: Problem) -> bool:
 
 def _is_gradient(problem: Problem) -> bool:
     """Whether a dense convolution is a kernel gradient: its window is larger than its output."""
-    return problem.taps > math.prod(problem.positions)
+    return problem.is_window
 
 
 def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:

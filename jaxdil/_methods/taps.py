@@ -123,9 +123,7 @@ def _is_apart(problem: Problem) -> bool:
 
 def _is_mostly_padding(problem: Problem) -> bool:
     """Whether a padded image would be several times the image, as wide dilations make it."""
-    sizes = zip(problem.size, problem.padding, strict=True)
-    padded = math.prod(n + lo + hi for n, (lo, hi) in sizes)
-    return padded >= PADDED * math.prod(problem.size) and problem.taps <= LOOP
+    return problem.padded >= PADDED and problem.taps <= LOOP
 
 
 def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) -> jax.Array:

@@ -307,7 +307,7 @@ def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
     if (why := of_numbers(problem)) is not None:
         return why
-    if problem.taps > math.prod(problem.positions):
+    if problem.is_window:
         return "a window larger than the output"
     plans = _plans(problem)
     if not plans[0].starts:

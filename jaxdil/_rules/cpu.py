@@ -81,13 +81,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
     enough = math.prod(problem.y_shape[:-1]) >= 256
     yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
-    if dense and single and not window and not dilated:
-        yield from products(problem, rule)
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
-    half = problem.x_dtype == jnp.bfloat16 and channels >= 64 and not window and not volume
-    yield dense and dilated and half, rule(14, "phases", "bfloat16: matrix products")
+    if dense and single and not window:
+        yield from products(problem, rule)
     if not volume:
         return
     image = not window or math.prod(problem.kernel) >= 64

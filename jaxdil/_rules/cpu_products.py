@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._methods.im2col import padded
 from jaxdil._problem import Problem
 
 __all__ = ["LIBRARY", "Rule", "products"]
@@ -38,7 +37,10 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         return
     least, plain = min(inner, outer), set(steps) == {1}
     half = problem.x_dtype == jnp.bfloat16
-    waste = padded(problem)
+    if any(a > 1 for a in problem.input_dilation):
+        yield half and least >= 64, rule(14, "phases", "bfloat16: matrix products")
+        return
+    waste = problem.padded
     far = waste >= (1.6 if half else 2.2)
     # The products of all taps of an image are kept.
     light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24

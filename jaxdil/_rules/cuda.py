@@ -28,7 +28,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     """What each rule asks, and what it chooses, in their order."""
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     gradient = problem.batch_groups > 1
-    window = problem.taps > math.prod(problem.positions)
+    window = problem.is_window
     dilated = any(a > 1 for a in problem.input_dilation)
 
     def rule(number: int, method: str, what: str) -> Choice:

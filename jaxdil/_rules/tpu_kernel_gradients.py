@@ -128,7 +128,7 @@ def _across(problem: Problem) -> int:
 def _fills(problem: Problem, channels: int) -> bool:
     """Whether a long row of few images fills registers, of 128 lanes by 8, better than channels."""
     length = _length(problem)
-    window = math.prod(problem.kernel) > math.prod(problem.positions)
+    window = problem.is_window
     long = window and length >= {1: 2048, 2: 64}.get(problem.rank, math.inf)
     few = problem.channels <= 8 and _across(problem) <= 8
     return long and few and _tiles(length, channels) < _tiles(channels, length)
