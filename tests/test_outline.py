@@ -51,8 +51,11 @@ def test_what_it_calls_may_be_inlined():
     w = integers(1, (7, 7, 1, 4))
     gradient = jax.grad(lambda w, x: depthwise(x, w).sum())
     compiled = jax.jit(jaxdil.accelerate(gradient)).lower(w, X).compile().as_text()
-    called = set(re.findall(r" call\(.*to_apply=%([a-z]+)", compiled))
-    assert called == {"jaxdil"}
+    calls = re.findall(r" call\(.*to_apply=%([a-z]+).*", compiled)
+    # JAX 0.12's XLA makes a call of a small loop as a whole, which is its own affair.
+    hoisted = re.findall(r" call\(.*to_apply=%([a-z]+).*xla_cpu_small_call", compiled)
+    assert sorted(calls) == sorted(["jaxdil", *hoisted])
+    assert set(hoisted) <= {"while"}
 
 
 def test_what_is_left_to_lax_is_not_touched():
