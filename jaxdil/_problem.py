@@ -85,6 +85,11 @@ class Problem:
         return self.taps > math.prod(self.positions)
 
     @property
+    def is_small(self) -> bool:
+        """Whether the kernel has more taps than the image has samples, which are few."""
+        return math.prod(self.size) < min(self.taps, 64)
+
+    @property
     def padded(self) -> float:
         """How many times an image its padded one is."""
         sizes = zip(self.size, self.padding, strict=True)

@@ -87,23 +87,32 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Patches times the kernel, or times the cotangent."""
-    if problem.is_window:
+    if _sums_images(problem):
         return _kernel_gradient(x, w, problem, conv)
     return _forward(x, w, problem, conv)
 
 
+def _sums_images(problem: Problem) -> bool:
+    """Whether this is a kernel gradient, and not just a kernel that is larger than its image."""
+    return problem.is_window and not problem.is_small
+
+
 def _joined(problem: Problem) -> int:
     """How many of the last axes have their taps side by side."""
-    rest = max(problem.rank - 1, 0)
-    if problem.is_window:
+    rest, item = max(problem.rank - 1, 0), problem.x_dtype.itemsize
+    if _sums_images(problem):
         terms, taps = math.prod(problem.kernel), math.prod(problem.positions)
-        patches = problem.channels * problem.batch * terms * taps * problem.x_dtype.itemsize
+        patches = problem.channels * problem.batch * terms * taps * item
         return problem.rank if patches <= PATCHES else rest
-    # Half precision multiplies so fast that more is written at no price.
-    few = math.prod(problem.y_shape[:-1]) <= problem.out_channels
-    if few and problem.x_dtype.itemsize >= 4:
+    rows = math.prod(problem.y_shape[:-1])
+    if problem.is_small and rows * problem.taps * problem.channels * item <= PATCHES:
         return problem.rank
-    return 0 if problem.padded >= FAR else rest
+    far = problem.padded >= FAR
+    spread = far and any(d > 1 for d in problem.dilation)
+    # Half precision multiplies so fast that more is written at no price.
+    if rows <= problem.out_channels and item >= 4 and not spread:
+        return problem.rank
+    return 0 if far else rest
 
 
 def _axes(problem: Problem) -> list[_Axis]:
@@ -116,7 +125,7 @@ def _axes(problem: Problem) -> list[_Axis]:
         problem.padding,
         strict=True,
     )
-    if problem.is_window:
+    if _sums_images(problem):
         return [_Axis(n, p, k, s, d, pads) for n, k, p, s, d, pads in fields]
     return [_Axis(n, k, p, d, s, pads) for n, k, p, s, d, pads in fields]
 
@@ -164,18 +173,30 @@ def _kernel_gradient(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolv
     x = lax.transpose(x, (rank + 1, *range(1, rank + 1), 0))
     w = lax.transpose(w, (rank, *range(rank), rank + 1))
     patches = _patches(x, beside, len(apart), conv)
-    contract = tuple(range(rank + 1))
-    parts = [
-        lax.dot_general(
-            _cut(patches, met),
-            _cut(w, [_turned(p) for p in met]),
-            ((contract, contract), ((), ())),
+    # Where the terms are many, the cotangent is turned by a copy: they lie along the rows of both
+    # operands, which are slow to multiply so.
+    turned = problem.channels * math.prod(problem.kernel) >= 3 * problem.out_channels
+    if turned:
+        w = lax.optimization_barrier(bits(lax.transpose(w, (rank + 1, *range(rank + 1)))))
+        w = unbits(w, x.dtype)
+    terms = tuple(range(rank + 1))
+
+    def product(met: Sequence[Progression]) -> jax.Array:
+        some, other = _cut(patches, met), _cut(w, [_turned(p) for p in met], turned + 1)
+        dot = functools.partial(
+            lax.dot_general,
             precision=problem.precision,
             preferred_element_type=problem.sum_dtype,
         )
-        for met in itertools.product(*(axis.met() for axis in apart))
-    ]
-    y = (parts[0] if len(parts) == 1 else jnp.stack(parts)).astype(problem.out_dtype)
+        if turned:
+            return dot(other, some, ((tuple(t + 1 for t in terms), terms), ((), ())))
+        return dot(some, other, ((terms, terms), ((), ())))
+
+    parts = [product(met) for met in itertools.product(*(axis.met() for axis in apart))]
+    y = (parts[0] if len(parts) == 1 else jnp.stack(parts, turned)).astype(problem.out_dtype)
+    if turned:
+        y = y.reshape(problem.out_channels, *problem.positions, problem.batch)
+        return lax.transpose(y, (rank + 1, *range(1, rank + 1), 0))
     y = y.reshape(*problem.positions, problem.batch, problem.out_channels)
     return lax.transpose(y, (rank, *range(rank), rank + 1))
 
@@ -185,10 +206,10 @@ def _turned(p: Progression) -> Progression:
     return p._replace(sample=p.tap, sample_step=p.tap_step)
 
 
-def _cut(x: jax.Array, met: Sequence[Progression]) -> jax.Array:
-    """The samples met, of the axes from the second on."""
+def _cut(x: jax.Array, met: Sequence[Progression], first: int = 1) -> jax.Array:
+    """The samples met, of the axes from the first one given on."""
     start, stop, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
-    for axis, p in enumerate(met, start=1):
+    for axis, p in enumerate(met, start=first):
         start[axis], step[axis] = p.sample, p.sample_step
         stop[axis] = p.sample + p.sample_step * max(p.terms - 1, 0) + min(p.terms, 1)
     return unbits(cut(bits(x), start, stop, step), x.dtype)

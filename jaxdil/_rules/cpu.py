@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C16.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C17.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -47,6 +47,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     )
     yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
+    if dense and single and problem.is_small:
+        yield from _small(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
@@ -97,6 +99,18 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Kernels of more taps than the image has samples: XLA exchanges the two, at a loss."""
+    what = "more taps than samples"
+    least = min(problem.channels, problem.out_channels)
+    work = math.prod(problem.y_shape) * problem.taps * problem.channels
+    much = least >= 16 and work >= (1e5 if least >= 32 else 6e5)
+    dilated = any(a > 1 for a in problem.input_dilation)
+    yield much and dilated, rule(17, "phases", what)
+    several = math.prod(problem.positions) > 1
+    yield much and several, rule(17, "im2col", f"{what}: one matrix product")
 
 
 def _patches(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:

@@ -59,8 +59,9 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     else:
         enough = least >= 64
     yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
-    few = rows <= (2 if window else 1.5 if plain else 0.5) * least
-    few = few and least >= (160 if window else 256) and (problem.rank > 1 or not window)
+    few = rows <= (1.5 if window or plain else 0.5) * least
+    few = few and least >= (192 if window else 256) and (problem.rank > 1 or not window)
+    few = few and (not window or rows <= 256 or max(inner, outer) < 512)
     # A strided convolution with a kernel that is turned round is of a transposed one.
     few = few and (plain or window or (problem.rank > 1 and not problem.turned))
     what = "few positions of many channels: matrix products"
@@ -79,7 +80,6 @@ def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain:
     if taps > 9 or inner > 2 * outer:
         return False
     if not plain:
-        return least >= (64 if rows >= 400 else 96)
-    if least >= 80:
-        return rows >= (6000 if least % 64 == 0 else 784)
-    return least >= 48 and rows >= (12000 if least >= 64 else 3000)
+        return rows >= (400 if least >= 160 else 3000) and least >= 64
+    # What the library does well needs more of them.
+    return rows >= (24000 if least < 80 or least % 128 == 0 else 6000) and least >= 48
