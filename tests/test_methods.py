@@ -330,12 +330,9 @@ def test_dtypes(dtype, method):
 def test_other_dtypes_of_lax(method):
     """Booleans and integers without sign, as lax has them: any of all, and modulo 2^n."""
     pin = method if method == "auto" else method + OR_AUTO
-    pairs, arrays = {}, {}
-    for name, dtype in itertools.product(OF_DTYPES, ("bool", "uint8", "uint32")):
-        g, key = BY_NAME[name], f"{name}, {dtype}"
-        draws = (integers(seed, shape, np.int64) for seed, shape in enumerate(g[1:3]))
-        arrays[key] = [jnp.asarray(a > 0 if dtype == "bool" else a.astype(dtype)) for a in draws]
-        options = {
+    shapes = {name: BY_NAME[name][1:3] for name in OF_DTYPES}
+    options = {
+        name: {
             "window_strides": g.stride,
             "padding": g.padding,
             "lhs_dilation": g.input_dilation,
@@ -343,8 +340,23 @@ def test_other_dtypes_of_lax(method):
             "feature_group_count": g.groups,
             "dimension_numbers": (("NWC", "WIO", "NWC"), ("NHWC", "HWIO", "NHWC"))[g.rank - 1],
         }
-        ours = functools.partial(jaxdil.conv_general_dilated, method=pin, **options)
-        theirs = functools.partial(lax.conv_general_dilated, **options)
+        for name, g in ((name, BY_NAME[name]) for name in OF_DTYPES)
+    }
+    # A kernel gradient, though of no dtype that has one: its batch is split into groups.
+    shapes["a batch in groups"] = ((4, 9, 2), (7, 2, 4))
+    options["a batch in groups"] = {
+        "window_strides": (1,),
+        "padding": ((1, 1),),
+        "dimension_numbers": ("NWC", "WIO", "NWC"),
+        "batch_group_count": 2,
+    }
+    pairs, arrays = {}, {}
+    for name, dtype in itertools.product(shapes, ("bool", "uint8", "uint32")):
+        key = f"{name}, {dtype}"
+        draws = (integers(seed, shape, np.int64) for seed, shape in enumerate(shapes[name]))
+        arrays[key] = [jnp.asarray(a > 0 if dtype == "bool" else a.astype(dtype)) for a in draws]
+        ours = functools.partial(jaxdil.conv_general_dilated, method=pin, **options[name])
+        theirs = functools.partial(lax.conv_general_dilated, **options[name])
         pairs[key] = lambda arrays, key=key, both=(ours, theirs): [f(*arrays[key]) for f in both]
     results, _ = compiled(program(pairs), arrays)
     for key, (got, expected) in results.items():

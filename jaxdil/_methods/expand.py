@@ -147,7 +147,8 @@ def _gradient(
     else:
         same = _same(y.shape, 0, 1, outer, count)
     y = lax.select(same, y, jnp.zeros_like(y))
-    return lax.reduce(y, jnp.zeros((), y.dtype), lax.add, (0,))
+    add = lax.bitwise_or if y.dtype == bool else lax.add
+    return lax.reduce(y, jnp.zeros((), y.dtype), add, (0,))
 
 
 def _same(shape: tuple[int, ...], axis: int, inner: int, outer: int, count: int) -> jax.Array:
