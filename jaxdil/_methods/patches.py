@@ -35,6 +35,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     """Needs a kernel as large as its stride, or a multiple of the input's dilation; no groups."""
     if problem.is_empty:
         return "patches: nothing to compute"
+    if problem.rank == 0:
+        return "patches: there is no spatial axis"
     if problem.groups != 1 or problem.batch_groups != 1:
         return "patches: channels or batch are split into groups"
     if any(d != 1 and k != 1 for k, d in zip(problem.kernel, problem.dilation, strict=True)):
@@ -63,16 +65,20 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if problem.stride == kernel:
         sizes = [p * k for p, k in zip(problem.positions, kernel, strict=True)]
         x = _window(x, [-lo for lo, _ in problem.padding], sizes)
-        pairs = itertools.chain(*zip(problem.positions, kernel, strict=True))
-        x = x.reshape(problem.batch, *pairs, problem.channels)
-        inside = (*range(2, 2 * rank + 1, 2), 2 * rank + 1)
-        y = _product(x, w, (inside, tuple(range(rank + 1))), problem)
+        # What lies together of a patch stays one axis: XLA moves it as a whole then.
+        *pairs, line = itertools.chain(*zip(problem.positions, kernel, strict=True))
+        x = x.reshape(problem.batch, *pairs, line * problem.channels)
+        w = w.reshape(*kernel[:-1], line * problem.channels, -1)
+        inside = tuple(range(2, 2 * rank + 1, 2))
+        y = _product(x, w, (inside, tuple(range(rank))), problem)
         return y.astype(problem.out_dtype)
     # Sample i meets tap k - 1 - t at position a i + t - (k - 1 - lo).
     y = _spread(x, w, problem)
+    shape = y.shape
+    y = y.reshape(*shape[:-2], -1)
     order = itertools.chain(*((1 + i, 1 + rank + i) for i in range(rank)))
-    y = lax.transpose(y, (0, *order, 2 * rank + 1))
-    merged = (y.shape[1 + 2 * i] * y.shape[2 + 2 * i] for i in range(rank))
+    y = lax.transpose(y, (0, *order))
+    merged = (q * a for q, a in zip(shape[1:], shape[1 + rank : -1], strict=False))
     y = y.reshape(problem.batch, *merged, problem.out_channels)
     starts = [k - 1 - lo for k, (lo, _) in zip(kernel, problem.padding, strict=True)]
     return _window(y, starts, problem.positions)

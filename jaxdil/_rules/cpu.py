@@ -14,15 +14,15 @@ import numpy as np
 
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, Rule, products
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, LIBRARY_12, Rule, products
 
 __all__ = ["rules"]
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     """What each rule asks, and what it chooses, in their order."""
-    inner, outer = problem.group_channels, problem.out_channels
-    dense, plain = problem.groups == 1, set(problem.stride) == {1}
+    inner, outer = problem.channels, problem.out_channels
+    dense = problem.groups == 1
     dilated = any(a > 1 for a in problem.input_dilation)
     window = problem.is_window
     volume = problem.rank > 2
@@ -54,39 +54,29 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from products(problem, rule)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
-    yield not dense and dilated, rule(4, "phases", "groups, input dilated")
-    narrow = inner <= 8 and (inner < 4 or problem.taps < 25 or window)
-    yield not dense and narrow, rule(5, "taps", "depthwise or narrow groups")
-    # lax goes through its kernel for one group after the other, and its fast one serves one group.
-    apart = not window and problem.taps > 1 and (single or inner >= 32)
-    # Along one axis it serves several groups too, wide ones of a few taps better than one by one.
-    long = problem.taps >= (9 if plain else 25)
-    apart = apart and (problem.rank > 1 or long or (inner <= 16 and plain))
-    yield not dense and apart, rule(5, "split", "groups, one by one")
-    enough = inner >= (16 if problem.groups >= 4 else 32)
-    several = 1 < problem.taps <= 128 or enough
-    short = problem.rank > 1 or problem.taps <= (1 if single else 16)
-    wide = (single or inner >= 64) and short
-    yield not dense and several and wide, rule(5, "taps", "groups: a matrix product each")
-    if dense and single:
+    if not dense:
+        yield from _groups(problem, rule, single=single)
+        return
+    if single:
         yield from _patches(problem, rule)
     few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
     lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
-    yield dense and not dilated and lone, rule(6, "taps", "one input channel")
+    yield not dilated and lone, rule(6, "taps", "one input channel")
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
     alone = problem.taps == 1 and not dilated
     alone = alone and (channels >= 32 or (channels >= (16 if volume else 8) and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
-    yield dense and alone and single, rule(7, "taps", "1x1: one matrix product")
+    yield alone and single, rule(7, "taps", "1x1: one matrix product")
     pairs = LIBRARY and problem.rank == 2 and single and not dilated and not window
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
-    enough = math.prod(problem.y_shape[:-1]) >= 256
-    yield dense and pairs and odd and enough, rule(11, "even", "an odd number of channels")
+    # From JAX 0.12 on only their number is too much for it, and not that it is odd.
+    odd = odd and (inner >= 17 or not LIBRARY_12)
+    yield pairs and odd and rows >= 256, rule(11, "even", "an odd number of channels")
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
-    if dense and single and not window:
+    if single and not window:
         yield from products(problem, rule)
     if not volume:
         return
@@ -96,9 +86,35 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
     light = planes * problem.kernel[0] * problem.x_dtype.itemsize <= 2 * problem.bytes
     beside = light and problem.channels < 64
-    yield dense and not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
-    yield dense and not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
-    yield dense and dilated, rule(9, "phases", "3-D, input dilated")
+    yield not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
+    yield not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
+    yield dilated, rule(9, "phases", "3-D, input dilated")
+
+
+def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
+    """Groups: the fast kernel that XLA calls serves one, in 1-D several."""
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    window, plain = problem.is_window, set(problem.stride) == {1}
+    dilated = any(a > 1 for a in problem.input_dilation)
+    yield dilated, rule(4, "phases", "groups, input dilated")
+    narrow = inner <= 8 and (inner < 4 or problem.taps < 25 or window)
+    yield narrow, rule(5, "taps", "depthwise or narrow groups")
+    # lax goes through its kernel for one group after the other, and its fast one serves one group.
+    apart = not window and problem.taps > 1 and (single or inner >= 32)
+    # Along one axis it serves several groups too, wide ones of a few taps better than one by one.
+    long = problem.taps >= (9 if plain else 25)
+    apart = apart and (problem.rank > 1 or long or (inner <= 16 and plain))
+    if LIBRARY_11 and problem.taps == 1 and problem.x_dtype != jnp.bfloat16:
+        # It is good at these, and bringing groups together costs more from there on.
+        apart = single and problem.groups <= 4 and (inner >= 64 or outer >= 128)
+        yield apart, rule(5, "split", "groups, one by one")
+        return
+    yield apart, rule(5, "split", "groups, one by one")
+    enough = inner >= (16 if problem.groups >= 4 else 32)
+    several = 1 < problem.taps <= 128 or enough
+    short = problem.rank > 1 or problem.taps <= (1 if single else 16)
+    wide = (single or inner >= 64) and short
+    yield several and wide, rule(5, "taps", "groups: a matrix product each")
 
 
 def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -137,6 +153,8 @@ def _has_good_patches(problem: Problem) -> bool:
     """
     if problem.rank > 2:
         return True
+    if LIBRARY_11 and problem.x_dtype != jnp.bfloat16:
+        return False
     weights = problem.taps * problem.channels * problem.out_channels
     if problem.rank == 1:
         wide = max(problem.channels, problem.out_channels) > 256

@@ -16,10 +16,14 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
-__all__ = ["LIBRARY", "Rule", "products"]
+__all__ = ["LIBRARY", "LIBRARY_11", "LIBRARY_12", "Rule", "products"]
 
 # Whether this is a JAX whose XLA has the library that these and C11 were measured with.
 LIBRARY = jax.__version_info__ >= (0, 10)
+# And whether that library is the one of JAX 0.11, better at 64 channels, at strides as large as the
+# kernel and at groups of one tap; or of 0.12, better at a few channels of an odd number.
+LIBRARY_11 = jax.__version_info__ >= (0, 11)
+LIBRARY_12 = jax.__version_info__ >= (0, 12)
 
 Rule: TypeAlias = Callable[[int, str, str], Choice]
 
@@ -53,7 +57,8 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     what = "bfloat16: matrix products"
     if window:
         many = rows >= (6000 if least >= 64 else 3000)
-        enough = least >= (80 if problem.rank > 1 else 96) or (least >= 40 and many)
+        many = many and least >= 40 and not LIBRARY_11
+        enough = least >= (80 if problem.rank > 1 else 96) or many
         lopsided = inner >= 1.5 * outer and plain
         yield half and enough and lopsided and LIBRARY, rule(14, "exchange", what)
     else:
@@ -82,4 +87,6 @@ def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain:
     if not plain:
         return rows >= (400 if least >= 160 else 3000) and least >= 64
     # What the library does well needs more of them.
-    return rows >= (24000 if least < 80 or least % 128 == 0 else 6000) and least >= 48
+    if least < 80:
+        return least >= 48 and rows >= 24000 and not LIBRARY_11
+    return rows >= (24000 if least % 128 == 0 else 6000)
