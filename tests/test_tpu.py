@@ -99,6 +99,16 @@ def test_kernel_gradients_of_each_example_are_not_made_wider(channels, stride, e
 
 
 @pytest.mark.parametrize(
+    ("size", "channels", "method"), [(56, 1, "planes"), (28, 1, "xla"), (28, 3, "slabs")]
+)
+def test_rows_of_one_channel_lie_side_by_side_in_all_but_small_images(size, channels, method):
+    conv = functools.partial(jaxdil.conv, stride=2)
+    for taps in (3, 8):
+        kernel = (taps, taps, channels, 16)
+        assert methods_of(conv, (4, size, size, channels), kernel) == [method]
+
+
+@pytest.mark.parametrize(
     ("x", "kernel", "outer", "method"),
     [
         ((4, 7, 7, 32), 4, 16, "xla"),

@@ -159,7 +159,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     narrow = max(inner, outer) <= 128 and first <= 7 and problem.stride == ones and enough >= 1024
     yield row and (small or narrow), rule(6, "taps", "1-D, a batch below 8 or few channels")
     stem = problem.rank == 2 and 1 < first <= 8 and inner <= 4
-    yield small and stem, rule(7, "slabs", "2-D, few channels, a batch below 8")
+    # A row of the kernel with one channel fills nothing; all rows do, side by side. In a network
+    # lax fuses what follows into its convolution, which of small images is as much.
+    alone = stem and inner == 1 and min(problem.positions) >= 16
+    yield small and alone, rule(7, "planes", "2-D, one channel, a batch below 8")
+    yield small and stem and inner > 1, rule(7, "slabs", "2-D, few channels, a batch below 8")
     steps = problem.rank == 2 and problem.taps > 25 and min(problem.stride) >= 4
     steps = steps and max(problem.kernel) <= 16 and max(inner, outer) <= 64
     yield small and steps, rule(7, "planes", "2-D, long strides, a batch below 8")
@@ -170,7 +174,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
     near = spacing <= 2 and min(problem.positions, default=1) >= 14
     wide = spacing > 2 and side >= 40 and problem.batch <= 2
-    square = problem.rank == 2 and min(problem.kernel) > 1 and direct
+    square = problem.rank == 2 and min(problem.kernel) > 1 < inner and direct
     square = square and problem.taps <= (25 if outer >= 8 else 9)
     yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
