@@ -661,6 +661,7 @@ def test_of_results_for_one_chip_the_newest_of_each_case_counts(tmp_path):
 
 def test_the_report_of_networks(tmp_path):
     header = result(tmp_path / "a.jsonl", {}).header | {"benchmark": "models-compiled"}
+    header |= {"note": "b0 as of another commit"}
     shared = {"kind": "result", "case": "b0", "mode": "step", "shape": [4, 8, 3]}
     shared |= {"convolutions": 5, "ours": 4, "methods": {"xla": 1, "taps": 4}, "flops": 1}
     priced = {"status": "ok", "temp_bytes": 10**6, "unpriced": {"reshape": 10**6}, "compile_s": 2}
@@ -679,6 +680,7 @@ def test_the_report_of_networks(tmp_path):
     assert f"| `b0` | 4x8x3 | training step {row}" in page
     assert "in brackets the worst: training step 4.00 (4.00)." in page
     assert "- b0 infer: `lax`: not compiled within 1 s" in page
+    assert "Note: b0 as of another commit." in page
 
 
 def test_estimates_are_compared_with_estimates(tmp_path):
