@@ -31,7 +31,7 @@ def section(result: Result) -> str:
     parts = [
         f"## Whole networks, {h['device']} ({h['device_kind']}), compiled only, {h['date'][:10]}",
         _INTRO,
-        f"{versions}, commit {h['commit']}.",
+        f"{versions}, commit {h['commit']}." + (f" Note: {h['note']}." if "note" in h else ""),
         f"```sh\n{h['command']}\n```",
         _LEGEND,
         _table(found),

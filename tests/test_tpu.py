@@ -76,6 +76,87 @@ def test_only_floats_of_up_to_32_bits_have_rules():
         assert [row.method for row in rows] == ["xla"]
 
 
+def methods_of(fn, *shapes):
+    """What is chosen on a TPU for the convolutions of a function of float32 arrays."""
+    args = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    return [row.method for row in jaxdil.explain(fn, platform="tpu", gradients=False)(*args)]
+
+
+@pytest.mark.parametrize("each", [(), (4,)], ids=["an example", "four examples"])
+@pytest.mark.parametrize("channels", [1, 3, 16, 64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernel_gradients_of_each_example_are_not_made_wider(channels, stride, each):
+    """Their groups come of vmap, and their kernel is an image: zeros only make more of it."""
+    conv = functools.partial(jaxdil.conv, stride=stride)
+
+    def one(x, w):
+        return jax.grad(lambda w: conv(x.reshape(-1, *x.shape[-3:]), w).sum())(w)
+
+    for size, taps, outer in ((14, 3, 16), (28, 8, 32), (7, 1, 64)):
+        w = (taps, taps, channels, outer)
+        methods = methods_of(jax.vmap(one, in_axes=(0, None)), (8, *each, size, size, channels), w)
+        assert "expand" not in methods
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "method"), [(56, 1, "planes"), (28, 1, "xla"), (28, 3, "slabs")]
+)
+def test_rows_of_one_channel_lie_side_by_side_in_all_but_small_images(size, channels, method):
+    conv = functools.partial(jaxdil.conv, stride=2)
+    for taps in (3, 8):
+        kernel = (taps, taps, channels, 16)
+        assert methods_of(conv, (4, size, size, channels), kernel) == [method]
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "outer", "method"),
+    [
+        ((4, 7, 7, 32), 4, 16, "xla"),
+        ((4, 7, 7, 64), 3, 32, "xla"),
+        ((4, 14, 14, 64), 3, 32, "xla"),  # 4 examples lie in the sublanes: copied on either side
+        ((4, 14, 14, 20), 4, 12, "xla"),
+        ((4, 14, 14, 12), 3, 12, "taps"),
+        ((2, 28, 28, 16), 3, 8, "taps"),
+        ((2, 14, 14, 16), 3, 8, "pallas_tpu"),
+        ((4, 14, 14, 8), 4, 16, "pallas_tpu"),
+        ((4, 28, 28, 64), 3, 32, "pallas_tpu"),
+    ],
+)
+def test_an_image_with_few_zeros_goes_where_its_output_lies_well(x, kernel, outer, method):
+    assert methods_of(spread(2), x, (kernel, kernel, x[-1], outer)) == [method]
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "outer", "method"),
+    [
+        ((2, 32, 12), 5, 20, "xla"),
+        ((8, 43, 32), 7, 12, "xla"),
+        ((32, 32, 32), 5, 8, "xla"),
+        ((8, 64, 32), 5, 8, "taps"),
+        ((4, 16, 16), 3, 8, "taps"),
+        ((8, 256, 3), 7, 12, "taps"),
+    ],
+)
+def test_a_row_with_few_zeros_is_products_for_each_tap_if_it_is_long(x, kernel, outer, method):
+    assert methods_of(spread(1), x, (kernel, x[-1], outer)) == [method]
+
+
+def spread(rank):
+    """A convolution of an input dilated by 2, with twice its positions."""
+
+    def run(x, w):
+        return lax.conv_general_dilated(
+            x,
+            w,
+            (1,) * rank,
+            [(k // 2, (k + 1) // 2) for k in w.shape[:rank]],
+            lhs_dilation=(2,) * rank,
+            dimension_numbers=("NHWC", "HWIO", "NHWC") if rank == 2 else ("NHC", "HIO", "NHC"),
+        )
+
+    return run
+
+
 # --- the compiler ---------------------------------------------------------------------------------
 
 needs_compiler = pytest.mark.skipif(
@@ -580,6 +661,7 @@ def test_of_results_for_one_chip_the_newest_of_each_case_counts(tmp_path):
 
 def test_the_report_of_networks(tmp_path):
     header = result(tmp_path / "a.jsonl", {}).header | {"benchmark": "models-compiled"}
+    header |= {"note": "b0 as of another commit"}
     shared = {"kind": "result", "case": "b0", "mode": "step", "shape": [4, 8, 3]}
     shared |= {"convolutions": 5, "ours": 4, "methods": {"xla": 1, "taps": 4}, "flops": 1}
     priced = {"status": "ok", "temp_bytes": 10**6, "unpriced": {"reshape": 10**6}, "compile_s": 2}
@@ -598,6 +680,7 @@ def test_the_report_of_networks(tmp_path):
     assert f"| `b0` | 4x8x3 | training step {row}" in page
     assert "in brackets the worst: training step 4.00 (4.00)." in page
     assert "- b0 infer: `lax`: not compiled within 1 s" in page
+    assert "Note: b0 as of another commit." in page
 
 
 def test_estimates_are_compared_with_estimates(tmp_path):

@@ -12,7 +12,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["is_exchanged", "is_in_rows", "is_outer_first", "lies_in_rows"]
+__all__ = ["is_exchanged", "is_in_rows", "is_outer_first", "lies_in_rows", "yields_rows"]
 
 
 def is_outer_first(problem: Problem) -> bool:
@@ -30,8 +30,13 @@ def is_exchanged(before: int, last: int) -> bool:
 def lies_in_rows(problem: Problem) -> bool:
     """Whether x and y lie in memory as the kernel reads them, so that neither is copied."""
     x = problem.batch, problem.size[-1], problem.channels, problem.x_dtype.itemsize
+    return is_in_rows(*x) and yields_rows(problem)
+
+
+def yields_rows(problem: Problem) -> bool:
+    """Whether y lies in memory as the kernel writes it."""
     y = problem.batch, problem.positions[-1], problem.out_channels, problem.out_dtype.itemsize
-    return is_in_rows(*x) and is_in_rows(*y)
+    return is_in_rows(*y)
 
 
 def is_in_rows(batch: int, width: int, channels: int, itemsize: int) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._pallas.layouts import lies_in_rows
+from jaxdil._pallas.layouts import lies_in_rows, yields_rows
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
@@ -47,11 +47,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     volume = volume and (problem.taps > first or problem.out_channels >= problem.channels)
     if groups > 1:
         width = groups * max(inner, outer)
-        yield 1 < inner <= 8 and width <= 256, rule(2, "expand", "narrow groups")
-        among = 8 < inner <= 16 and width >= 512
+        # The kernel gradient of each example, by vmap, is groups with an image for a kernel: what
+        # zeros make wider there is no product of the matrix unit, but all that is read.
+        narrow = 1 < inner <= 8 and width <= 256 and not window
+        yield narrow, rule(2, "expand", "narrow groups")
+        among = 8 < inner <= 16 and width >= 512 and not window
         yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
         several = inner > outer == 1 or (inner == 1 < outer and width >= 128)
-        yield several, rule(2, "expand", "a channel to several")
+        yield several and not window, rule(2, "expand", "a channel to several")
         single = problem.taps == 1 and groups <= 4 and not dilated
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
         beside = 8 < inner <= 32 and width <= 256 and direct and problem.batch <= 8
@@ -105,10 +108,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     usual = problem.dilation == problem.stride == ones and not window
     zeros = dilated and few and usual and 1 < problem.taps <= 25
     # Where outputs are few, reading the kernel is what takes the time, and lax reads it once.
-    zeros = zeros and enough >= max(inner, outer)
+    zeros = zeros and enough >= max(inner, outer) and outer > 4
     narrow = problem.rank == 1 and max(inner, outer) <= 128 and problem.batch <= 64
     zeros = zeros and (narrow or (problem.rank in (1, 2) and problem.batch < 8))
-    zeros = zeros and outer > 4
     joined = apart and (outer <= 4 or (large and (problem.channels_first or not zeros)))
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
     # Phases as channels: of few channels, or of many phases.
@@ -123,12 +125,22 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     volumes = dilated and usual and problem.rank == 3 and problem.batch < 8 and outer > 4
     volumes = volumes and min(problem.input_dilation[:2]) > 1
     yield volumes, rule(5, "planes", "3-D, phases as channels")
-    yield zeros, rule(5, "taps", "the input dilated, few zeros")
+    # The output is the larger array, so that a copy of the input alone may be made.
+    onto = zeros and problem.rank == 2 and inner >= 8 and yields_rows(problem)
+    onto = onto and (outer >= 16 or (outer >= 8 and min(problem.positions) < 48))
+    yield onto, rule(16, "pallas_tpu", "2-D, the input dilated, in one pass")
+    # Sums to more channels take longer than lax's copies, and what is small it does not cut.
+    if problem.rank == 1:
+        light = positions >= 256 or (outer % 8 == 0 and (positions >= 128 or first <= 4))
+    else:
+        light = outer <= 16 and problem.taps <= 9 and min(problem.positions, default=1) >= 24
+    yield zeros and light, rule(5, "taps", "the input dilated, few zeros")
     # Rows of one image: those of several would be laid out anew around the sums.
     overlap = dilated and problem.rank == problem.batch == 1 and positions * inner >= 32768
     yield overlap and first >= 8, rule(5, "patches", "1-D, patches that overlap")
     flat = problem.rank == 2 and problem.batch < 8 and problem.dilation == ones and not window
     spread = flat and problem.input_dilation[0] > 1 and not apart and enough >= max(inner, outer)
+    spread = spread and not zeros
     yield spread, rule(5, "slabs", "2-D, the input dilated, a batch below 8")
     far = math.prod(problem.input_dilation) >= 64 and not window
     yield dilated and far, rule(5, "phases", "samples far apart")
@@ -147,7 +159,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     narrow = max(inner, outer) <= 128 and first <= 7 and problem.stride == ones and enough >= 1024
     yield row and (small or narrow), rule(6, "taps", "1-D, a batch below 8 or few channels")
     stem = problem.rank == 2 and 1 < first <= 8 and inner <= 4
-    yield small and stem, rule(7, "slabs", "2-D, few channels, a batch below 8")
+    # A row of the kernel with one channel fills nothing; all rows do, side by side. In a network
+    # lax fuses what follows into its convolution, which of small images is as much.
+    alone = stem and inner == 1 and min(problem.positions) >= 16
+    yield small and alone, rule(7, "planes", "2-D, one channel, a batch below 8")
+    yield small and stem and inner > 1, rule(7, "slabs", "2-D, few channels, a batch below 8")
     steps = problem.rank == 2 and problem.taps > 25 and min(problem.stride) >= 4
     steps = steps and max(problem.kernel) <= 16 and max(inner, outer) <= 64
     yield small and steps, rule(7, "planes", "2-D, long strides, a batch below 8")
@@ -158,7 +174,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
     near = spacing <= 2 and min(problem.positions, default=1) >= 14
     wide = spacing > 2 and side >= 40 and problem.batch <= 2
-    square = problem.rank == 2 and min(problem.kernel) > 1 and direct
+    square = problem.rank == 2 and min(problem.kernel) > 1 < inner and direct
     square = square and problem.taps <= (25 if outer >= 8 else 9)
     yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
