@@ -90,6 +90,11 @@ class Problem:
         return math.prod(self.size) < min(self.taps, 64)
 
     @property
+    def sums_images(self) -> bool:
+        """Whether it has the shape of a kernel gradient, whose channels are images."""
+        return self.is_window and not self.is_small
+
+    @property
     def padded(self) -> float:
         """How many times an image its padded one is."""
         sizes = zip(self.size, self.padding, strict=True)

@@ -120,8 +120,7 @@ def _cut(problem: Problem, first: int, size: int) -> tuple[int, int, int, int]:
 
 def _adds_up(problem: Problem) -> bool:
     """Whether the batch is what is summed: in kernel gradients, whose window is an image."""
-    window = problem.groups == 1 and problem.is_window
-    return problem.batch_groups > 1 or window
+    return problem.batch_groups > 1 or (problem.groups == 1 and problem.sums_images)
 
 
 def _limits(method: str) -> tuple[int, int]:

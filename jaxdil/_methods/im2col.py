@@ -87,20 +87,15 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Patches times the kernel, or times the cotangent."""
-    if _sums_images(problem):
+    if problem.sums_images:
         return _kernel_gradient(x, w, problem, conv)
     return _forward(x, w, problem, conv)
-
-
-def _sums_images(problem: Problem) -> bool:
-    """Whether this is a kernel gradient, and not just a kernel that is larger than its image."""
-    return problem.is_window and not problem.is_small
 
 
 def _joined(problem: Problem) -> int:
     """How many of the last axes have their taps side by side."""
     rest, item = max(problem.rank - 1, 0), problem.x_dtype.itemsize
-    if _sums_images(problem):
+    if problem.sums_images:
         terms, taps = math.prod(problem.kernel), math.prod(problem.positions)
         patches = problem.channels * problem.batch * terms * taps * item
         return problem.rank if patches <= PATCHES else rest
@@ -125,7 +120,7 @@ def _axes(problem: Problem) -> list[_Axis]:
         problem.padding,
         strict=True,
     )
-    if _sums_images(problem):
+    if problem.sums_images:
         return [_Axis(n, p, k, s, d, pads) for n, k, p, s, d, pads in fields]
     return [_Axis(n, k, p, d, s, pads) for n, k, p, s, d, pads in fields]
 
