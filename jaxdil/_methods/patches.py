@@ -78,7 +78,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     y = y.reshape(*shape[:-2], -1)
     order = itertools.chain(*((1 + i, 1 + rank + i) for i in range(rank)))
     y = lax.transpose(y, (0, *order))
-    merged = (q * a for q, a in zip(shape[1:], shape[1 + rank : -1], strict=False))
+    merged = (q * a for q, a in zip(shape[1 : 1 + rank], shape[1 + rank : -1], strict=True))
     y = y.reshape(problem.batch, *merged, problem.out_channels)
     starts = [k - 1 - lo for k, (lo, _) in zip(kernel, problem.padding, strict=True)]
     return _window(y, starts, problem.positions)
