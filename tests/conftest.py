@@ -8,14 +8,15 @@ import os
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 # Nearly all time goes into compiling small programs: two fifths of that into what LLVM does to
 # speed them up, half of the rest into the MLIR that XLA makes of each fusion on the way to LLVM,
-# both none of ours. The last word is the caller's: with
+# both none of ours, and a fifth of what then remains into splitting small modules for threads. The
+# last word is the caller's: with
 # XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" the suite runs
 # as users compile. The doctests, `make demo` and the benchmarks, which check every result before
 # they time it, do that anyway. A flag that XLA no longer has ends the process, so the second is set
 # for the releases that are known to have it.
 os.environ["XLA_FLAGS"] = " ".join(
     (
-        "--xla_backend_optimization_level=0",
+        "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
         "--xla_cpu_use_fusion_emitters=false"
         if importlib.metadata.version("jaxlib").startswith(("0.8.", "0.9.", "0.10."))
         else "",
@@ -31,7 +32,10 @@ import jax
 import pytest
 
 # Strict: the library may neither promote a dtype nor broadcast a rank without saying so.
+# Tracebacks whole: JAX takes its own frames out by asking the file system about each frame, a tenth
+# of the time of tests that expect errors.
 STRICT = {
+    "jax_traceback_filtering": "off",
     "jax_enable_x64": True,
     "jax_numpy_dtype_promotion": "strict",
     "jax_numpy_rank_promotion": "raise",
