@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Elements of an innermost axis that LLVM writes out; lines that are enough for all cores.
-SHORT, LINES = 64, 8
+SHORT, LINES = 128, 8
 
 
 def _image(spec: Sequence[int]) -> tuple[int, ...]:
@@ -65,8 +65,8 @@ def pad(x: jax.Array, pads: Sequence[tuple[int, int, int]], *, lines: bool) -> j
     """``lax.pad`` with zeros; ``lines`` pads what lies side by side in memory as one axis.
 
     XLA makes a loop of every axis on a CPU, and LLVM writes the innermost out if it is short: with
-    64 channels that takes several times as long as for a line of pixels with all their channels,
-    and is no faster. So many lines must be left that there are some for every core.
+    72 channels that takes four times as long as for a line of pixels with all their channels, and
+    is no faster. So many lines must be left that there are some for every core.
     """
     zero = jnp.zeros((), x.dtype)
     if not any(map(any, pads)):

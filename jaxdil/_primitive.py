@@ -150,7 +150,7 @@ def lowering(platform: str | None, **fixed: Any) -> Any:
     """How conv_p becomes a program on a platform; with ``method`` fixed, lax's primitive."""
 
     def lowered(x: jax.Array, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
-        y = jax.eval_shape(functools.partial(_lax_p.bind, **params), x, w)
+        y, _ = _lax_p.abstract_eval(jax.typeof(x), jax.typeof(w), **params)
         choice = choice_of(x, w, y, {**params, "method": method}, platform)
         with jax.named_scope(f"jaxdil.{choice.method}"):
             x, params = _layout.crop_negative(x, params)

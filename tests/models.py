@@ -4,7 +4,7 @@ A deep network makes much of little: no bound on the rounding of a convolution s
 forty layers down may lose. So the plain model says it itself. It is run again with each parameter
 and example changed in its last places, by 2^-22 of itself at most. An accelerated model is right if
 it is as near to the plain one as a few times what that changes, in every output, every statistic,
-every gradient and the loss of each of six steps. That is backward stability: the result is the
+every gradient and the loss of each of ten steps. That is backward stability: the result is the
 plain model's for numbers that nobody could tell from the given ones.
 
 Where a rounding decides (an activation at 0, a maximum of two equals), it does so in some of these
@@ -22,7 +22,7 @@ from jax.extend.core import jaxpr_as_fun
 
 import jaxdil
 
-STEPS = 6
+STEPS = 10
 FACTOR = 4
 _LAST_PLACES = 2.0**-22
 
@@ -56,7 +56,7 @@ def named(tree: Any) -> dict[str, np.ndarray]:
 
 
 def trained(step: Any, params: Any, state: Any, batch: Any) -> Run:
-    """``step`` six times; ``step`` gives parameters, state and what is to be compared."""
+    """``step`` ten times; ``step`` gives parameters, state and what is to be compared."""
     losses, first = [], None
     for _ in range(STEPS):
         params, state, result = step(params, state, batch)

@@ -53,9 +53,9 @@ def test_few_channels_are_padded_with_their_line():
     def padded(x):
         return _layout.pad(x, pads, lines=True)
 
-    assert pads_of(padded, jnp.ones((2, 9, 7, 64))) == ["2x9x448"]
+    assert pads_of(padded, jnp.ones((2, 9, 7, 128))) == ["2x9x896"]
     # Many channels are a line themselves; few lines would leave cores without one.
-    assert pads_of(padded, jnp.ones((2, 9, 7, 65))) == ["2x9x7x65"]
+    assert pads_of(padded, jnp.ones((2, 9, 7, 129))) == ["2x9x7x129"]
     assert pads_of(padded, jnp.ones((1, 7, 7, 64))) == ["1x7x7x64"]
     pads = [(0, 0, 0)] * 4
     assert pads_of(padded, jnp.ones((2, 9, 7, 4))) == []

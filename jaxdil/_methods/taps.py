@@ -59,6 +59,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
         x, w = x.astype(problem.sum_dtype), w.astype(problem.sum_dtype)
+    if conv.platform == "cpu" and _is_apart(problem) and problem.taps <= LOOP:
+        w = w.reshape(-1)  # as it lies in memory; on a TPU this would move it
     # As the caller has it, channels first: images are what lies close in memory.
     first = problem.channels_first and _is_apart(problem) and conv.platform != "tpu"
     if first:
@@ -134,7 +136,8 @@ def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) ->
     channels = 1 if axis == 2 else x.ndim - 1
     shape = [*x.shape[:axis], *problem.positions, *x.shape[axis + problem.rank :]]
     y = jnp.zeros(shape, x.dtype)
-    for tap in np.ndindex(problem.kernel):
+    rows = lax.split(w.reshape(-1), (w.size // problem.taps,) * problem.taps)
+    for row, tap in zip(rows, np.ndindex(problem.kernel), strict=True):
         start, first, stop, last = [0] * x.ndim, [0] * x.ndim, list(x.shape), list(shape)
         steps = [1] * x.ndim
         for i, (t, n, p, s, d, (lo, _)) in enumerate(
@@ -156,8 +159,8 @@ def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) ->
             stop[i], steps[i] = start[i] + s * (last[i] - first[i] - 1) + 1, s
         if all(begin < end for begin, end in zip(first, last, strict=True)):
             part = lax.slice(x, start, stop, steps)
-            row = lax.broadcast_in_dim(w[tap].reshape(-1), part.shape, (channels,))
-            sums = lax.slice(y, first, last) + part * row
+            spread = lax.broadcast_in_dim(row, part.shape, (channels,))
+            sums = lax.slice(y, first, last) + part * spread
             y = lax.dynamic_update_slice(y, sums, first)
     y = y.astype(problem.out_dtype)
     return jnp.moveaxis(y, 1, -1) if axis == 2 else y
@@ -195,10 +198,12 @@ def _add(
     rest = p.kernel[len(at) :]
     taps = math.prod(rest)
     if taps <= most:
-        for others in np.ndindex(rest):
+        # Of a flat kernel all rows in one operation, which is traced and lowered once.
+        rows = lax.split(w, (w.size // taps,) * taps) if w.ndim == 1 else None
+        for i, others in enumerate(np.ndindex(rest)):
             tap = (*at, *others)
             start = [t if d == 1 else t * d for t, d in zip(tap, p.dilation, strict=True)]
-            part = term(start, _row(w, tap))
+            part = term(start, rows[i] if rows else _row(w, tap))
             y = part if y is None else lax.add(y, part)
         assert y is not None
         return y
