@@ -151,6 +151,8 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
         precision=params["precision"],
         channels_first=_channels_first(x.shape, numbers.lhs_spec, params["batch_group_count"]),
         turned=is_turned(numbers.rhs_spec),
+        exchanged=numbers.lhs_spec[0] > numbers.lhs_spec[1],
+        kernel_first=min(numbers.rhs_spec[2:], default=0) > max(numbers.rhs_spec[:2]),
     )
 
 

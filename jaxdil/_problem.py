@@ -43,10 +43,15 @@ class Problem:
     precision: Any = None
     channels_first: bool = False
     """Whether the caller's image has its channels before its spatial axes in memory."""
-    turned: bool = dataclasses.field(default=False, compare=False)
+    turned: bool = dataclasses.field(default=False, compare=False, repr=False)
     """Whether the kernel is, by the order of its axes, most likely another turned round, as a
     gradient by the input has it. Where a method turns it back, XLA cancels the two. No part of
     what the convolution is: two that differ in nothing else are the same one."""
+    exchanged: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether batch and channels are, by the order of the axes, most likely exchanged, as a
+    gradient by the kernel has them; no part of what the convolution is either."""
+    kernel_first: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether the kernel has its channels before its spatial axes; no part of it either."""
 
     @property
     def rank(self) -> int:

@@ -146,7 +146,7 @@ def _kept(problem: Problem, method: str) -> int:
         case "phases":
             return x + 2 * y
         case "patches":
-            return max(x, y)
+            return max(math.prod(problem.x_shape) * item, y)  # it pads nothing
         case "im2col":
             x = x // item * problem.x_dtype.itemsize
             if _adds_up(problem):

@@ -1082,6 +1082,10 @@ def test_products_in_half_precision_are_of_half_precision():
         ((8, 8), (2, 2, 3, 32), 2, "exchange"),
         ((40,), (8, 16, 32), 4, "phases"),
         ((40,), (9, 16, 32), 4, "exchange"),
+        # From few channels; of one image to few as well, and of several.
+        ((8, 8), (3, 3, 16, 8), 2, "phases"),
+        ((8, 8), (2, 2, 16, 8), 2, "correlate"),
+        ((8, 8), (3, 3, 15, 8), 2, "exchange"),
     ],
 )
 def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
@@ -1100,10 +1104,12 @@ def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
         ((1, 32, 32, 3), (4, 4, 3, 96), 4, ("patches", "patches", "space_to_batch")),
         ((1, 32, 32, 3), (4, 4, 3, 95), 4, ("xla", "patches", "space_to_batch")),
         ((1, 160, 160, 3), (16, 16, 3, 96), 16, ("xla", "patches", "xla")),
-        ((2, 160, 160, 3), (16, 16, 3, 96), 16, ("patches", "patches", "space_to_batch")),
+        ((2, 160, 160, 3), (16, 16, 3, 96), 16, ("patches", "patches", "xla")),
+        ((2, 160, 160, 3), (16, 16, 3, 128), 16, ("patches", "patches", "space_to_batch")),
         ((1, 32, 32, 1), (4, 4, 1, 96), 4, ("patches", "patches", "space_to_batch")),
         ((8, 64, 64, 128), (2, 2, 128, 64), 2, ("patches", "patches", "im2col")),
-        ((7, 64, 64, 128), (2, 2, 128, 63), 2, ("xla", "patches", "space_to_batch")),
+        ((7, 64, 64, 128), (2, 2, 128, 63), 2, ("xla", "patches", "im2col")),
+        ((7, 64, 64, 11), (2, 2, 11, 12), 2, ("xla", "patches", "space_to_batch")),
         # The last row is not read; a kernel gradient does not see it.
         ((1, 33, 32, 3), (4, 4, 3, 96), 4, ("xla", "patches", "space_to_batch")),
         ((1, 32, 3), (4, 3, 16), 4, ("patches", "patches", "xla")),
@@ -1122,6 +1128,45 @@ def test_windows_side_by_side(x, w, stride, methods):
         assert forward != "patches"  # XLA's library is better at these from there on
     else:
         assert forward == methods[0]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("first", [False, True], ids=["channels last", "channels first"])
+@pytest.mark.parametrize(
+    ("x", "w", "options", "role"),
+    [
+        ((3, 5, 5, 32), (5, 5, 32, 40), {}, "forward"),
+        ((3, 5, 5, 32), (5, 5, 32, 40), {}, "input gradient"),
+        ((3, 5, 6, 32), (5, 5, 32, 40), {"window_strides": (3, 3)}, "forward"),
+        ((5, 4, 3, 3, 16), (4, 3, 3, 16, 24), {}, "input gradient"),
+        ((16, 9, 32), (8, 32, 16), {"window_strides": (2,)}, "forward"),
+        ((4, 1, 1, 32), (3, 4, 32, 64), {"padding": ((2, 2), (3, 3))}, "forward"),
+        ((4, 1, 1, 32), (3, 4, 32, 64), {"padding": ((1, 2), (4, 1))}, "forward"),
+    ],
+)
+def test_one_window_or_one_sample_is_one_matrix_product(x, w, options, role, first):
+    """Layers of all with all, written as convolutions, and their gradients by the input."""
+    x, w = (integers(i, shape).astype(np.float32) for i, shape in enumerate((x, w)))
+    options = {"padding": "VALID", "window_strides": (1,) * (x.ndim - 2), **options}
+    spatial = "DHW"[-(x.ndim - 2) :]
+    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    if first:
+        x, w = np.moveaxis(x, -1, 1), np.moveaxis(w, (-1, -2), (0, 1))
+        numbers = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
+
+    def conv(x, w):
+        return lax.conv_general_dilated(x, w, dimension_numbers=numbers, **options)
+
+    def loss(x, w):
+        return (conv(x, w) ** 2).sum()
+
+    gradient = jax.grad(loss, (0, 1))
+    roles = {r.role: r.method for r in jaxdil.explain(gradient, platform="cpu")(x, w)}
+    assert roles[role] == "patches"
+    for fn in (conv, gradient):
+        got, want = (jax.tree.leaves(jax.jit(f)(x, w)) for f in (jaxdil.accelerate(fn), fn))
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

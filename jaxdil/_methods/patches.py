@@ -41,7 +41,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
         return "patches: channels or batch are split into groups"
     if any(d != 1 and k != 1 for k, d in zip(problem.kernel, problem.dilation, strict=True)):
         return "patches: the kernel is dilated"
-    ones = (1,) * problem.rank
+    problem, ones = _tiled(problem), (1,) * problem.rank
     if (problem.stride, problem.input_dilation) == (problem.kernel, ones):
         return None
     if problem.stride == ones != problem.input_dilation:
@@ -54,6 +54,17 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     return "patches: the kernel is neither its stride nor a multiple of the input's dilation"
 
 
+def _tiled(problem: Problem) -> Problem:
+    """The same convolution, a lone window or sample being as far from the next as it is long."""
+    ones = (1,) * problem.rank
+    windows = zip(problem.positions, problem.kernel, problem.stride, strict=True)
+    apart = tuple(k if p == 1 else s for p, k, s in windows)
+    if apart == problem.kernel and problem.input_dilation == ones:
+        return problem.replace(stride=apart)
+    samples = zip(problem.size, problem.kernel, problem.input_dilation, strict=True)
+    return problem.replace(input_dilation=tuple(k if n == 1 else a for n, k, a in samples))
+
+
 def _blocks(problem: Problem) -> list[int]:
     """How many dilations of the input the kernel is long, along each axis."""
     return [k // a for k, a in zip(problem.kernel, problem.input_dilation, strict=True)]
@@ -61,10 +72,21 @@ def _blocks(problem: Problem) -> list[int]:
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
     """Split the axes into patches and multiply, or multiply and join the patches."""
+    problem = _tiled(problem)
     rank, kernel = problem.rank, problem.kernel
     if problem.stride == kernel:
         sizes = [p * k for p, k in zip(problem.positions, kernel, strict=True)]
         x = _window(x, [-lo for lo, _ in problem.padding], sizes)
+        if problem.kernel_first and math.prod(problem.positions) == 1:
+            # In the order that the terms lie in memory. What is multiplied from the right is best
+            # with its terms as rows: of the two it is the image that is moved for that.
+            x, w = lax.transpose(x, (rank + 1, *range(1, rank + 1), 0)), jnp.moveaxis(w, -1, 0)
+            x, w = x.reshape(-1, problem.batch), jnp.moveaxis(w, -1, 1).reshape(len(w), -1)
+            y = _product(w, lax.optimization_barrier(x), ((1,), (0,)), problem)
+            # Not of two axes, of which XLA would exchange what is multiplied.
+            y = y.reshape(-1, *problem.positions, problem.batch)
+            y = lax.transpose(y, (rank + 1, *range(1, rank + 1), 0))
+            return y.astype(problem.out_dtype)
         # What lies together of a patch stays one axis: XLA moves it as a whole then.
         *pairs, line = itertools.chain(*zip(problem.positions, kernel, strict=True))
         x = x.reshape(problem.batch, *pairs, line * problem.channels)
@@ -88,8 +110,9 @@ def _spread(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
     """Every sample times the kernel, those that fall on one output added: (N, *Q, *a, O)."""
     rank, inside = problem.rank, problem.input_dilation
     blocks = _blocks(problem)
-    # What is turned round is the kernel or the products, whichever are fewer.
-    fewer = math.prod(problem.x_shape[:-1]) < problem.channels
+    # What is turned round is the kernel or the products, whichever are fewer; a kernel that is
+    # turned already is turned back.
+    fewer = math.prod(problem.x_shape[:-1]) < problem.channels and not problem.turned
     if fewer:
         x = _product(x, w, ((rank + 1,), (rank,)), problem)
     else:
@@ -103,10 +126,25 @@ def _spread(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
             term = _pad(term, [*pads, *[(0, 0, 0)] * (rank + 1)])
         else:
             part = _block(w, block, inside, 0)
-            term = _product(_pad(x, [*pads, (0, 0, 0)]), part, ((rank + 1,), (rank,)), problem)
+            term = _by_sample(_pad(x, [*pads, (0, 0, 0)]), part, problem)
         terms.append(term)
     y = functools.reduce(jnp.add, terms).astype(problem.out_dtype)
     return lax.rev(y, range(rank + 1, 2 * rank + 1)) if fewer else y
+
+
+def _by_sample(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """(N, *Q, *a, O): every sample times a block of the kernel (*a, I, O)."""
+    rank = problem.rank
+    if not problem.turned:
+        return _product(x, w, ((rank + 1,), (rank,)), problem)
+    # As it lies in memory, or XLA would move it to bring its inputs first.
+    if problem.kernel_first:
+        w = lax.transpose(w, (rank, rank + 1, *range(rank)))
+        y = _product(x, w.reshape(len(w), -1), ((rank + 1,), (0,)), problem)
+        return jnp.moveaxis(y.reshape(*x.shape[:-1], *w.shape[1:]), rank + 1, -1)
+    w = jnp.swapaxes(w, -1, -2)
+    y = _product(x, w.reshape(-1, w.shape[-1]), ((rank + 1,), (1,)), problem)
+    return y.reshape(*x.shape[:-1], *w.shape[:-1])
 
 
 def _block(x: jax.Array, at: Sequence[int], sizes: Sequence[int], axis: int) -> jax.Array:

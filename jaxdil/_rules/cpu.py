@@ -45,14 +45,22 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         window and dilated and wide and even and (problem.rank == 1 or tiles),
         rule(2, "phases", what),
     )
+    few = window and dilated and dense and single and problem.batch <= 16
+    same = all(k == a for k, a in spread)
+    yield few and outer >= 16, rule(2, "correlate" if same else "phases", what)
+    yield few and outer < 16 and inner == 1 < problem.batch and not same, rule(2, "xla", what)
     yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
-    if dense and single and problem.is_small:
-        yield from _small(problem, rule)
+    if dense and single:
+        yield from _alone(problem, rule)
+        if problem.is_small:
+            yield from _small(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
     product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
+    # Few outputs of many terms lie badly for it.
+    product = product and (outer > 32 or problem.batch < 256)
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     if not dense:
         yield from _groups(problem, rule, single=single)
@@ -64,7 +72,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield not dilated and lone, rule(6, "taps", "one input channel")
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
     alone = problem.taps == 1 and not dilated
-    alone = alone and (channels >= 32 or (channels >= (16 if volume else 8) and rows >= 2048))
+    alone = alone and (channels >= 32 or (problem.rank == 2 and channels >= 8 and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
     yield alone and single, rule(7, "taps", "1x1: one matrix product")
@@ -78,7 +86,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
     if single and not window:
         yield from products(problem, rule)
-    if not volume:
+    if not volume or problem.taps == 1:
         return
     image = not window or math.prod(problem.kernel) >= 64
     # Side by side the planes take several times the memory of the input; that pays only where
@@ -97,7 +105,11 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
     yield dilated, rule(4, "phases", "groups, input dilated")
-    narrow = inner <= 8 and (inner < 4 or problem.taps < 25 or window)
+    if window and 4 <= inner <= 8 and problem.taps >= 25:
+        # Few outputs of many taps, a product of few numbers each.
+        yield problem.rank > 2 and single, rule(5, "split", "groups, one by one")
+        return
+    narrow = inner <= 8 and (inner < 4 or problem.taps < 25)
     yield narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
@@ -123,10 +135,29 @@ def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     least = min(problem.channels, problem.out_channels)
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
     much = least >= 16 and work >= (1e5 if least >= 32 else 6e5)
+    # Of a kernel dilated far beyond the image most taps meet none of it.
+    much = much and (problem.padded < 9 or set(problem.dilation) == {1})
     dilated = any(a > 1 for a in problem.input_dilation)
     yield much and dilated, rule(17, "phases", what)
     several = math.prod(problem.positions) > 1
     yield much and several, rule(17, "im2col", f"{what}: one matrix product")
+
+
+def _alone(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """One window as large as the image, or an image of one sample: a layer of all with all."""
+    ones = (1,) * problem.rank
+    if problem.taps == 1 or problem.dilation != ones:
+        return
+    bare = set(problem.padding) == {(0, 0)} and problem.input_dilation == ones
+    bare = bare and set(problem.positions) == {1}
+    # A kernel gradient of 1x1 is another matter.
+    bare = bare and not problem.exchanged
+    work = problem.batch * problem.taps * problem.channels * problem.out_channels
+    rows = problem.batch > 1 or problem.kernel_first
+    yield bare and rows and work >= 5e4, rule(10, "patches", "one window: one matrix product")
+    yield bare, rule(10, "xla", "one window of one image")
+    lone = set(problem.size) == {1} and problem.stride == ones and work >= 5e4
+    yield lone, rule(10, "patches", "one sample: one matrix product")
 
 
 def _patches(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -140,10 +171,18 @@ def _patches(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield apart and _has_good_patches(problem), rule(10, "patches", what)
     joined = problem.taps > 1 and steps == (ones, ones, problem.kernel)
     yield joined, rule(10, "patches", "windows that tile the output: one matrix product")
-    what, enough = "kernel gradient of patches: one matrix product", problem.channels > 1
-    taps = math.prod(problem.positions)
+    what, several = "kernel gradient of patches: one matrix product", problem.channels > 1
+    taps, inner, outer = math.prod(problem.positions), problem.batch, problem.out_channels
     gradient = whole and steps == (ones, problem.positions, ones) and taps > 1 < problem.rank
-    yield gradient and (taps <= 64 or enough), rule(10, "space_to_batch", what)
+    # Patches much longer than the outputs are many are better copied than split into axes.
+    copied = problem.rank == 2 and inner >= 12 and outer <= min(96, taps * inner // 2)
+    copied = copied and taps <= 16
+    # Channels first they are copied at a higher price.
+    work = math.prod(problem.x_shape) * outer
+    much = not problem.kernel_first or (several and work >= 5e7)
+    yield gradient and copied and much, rule(10, "im2col", what)
+    enough = (taps <= 16 and not copied) or (outer >= 128 and (taps <= 64 or several))
+    yield gradient and enough, rule(10, "space_to_batch", what)
 
 
 def _has_good_patches(problem: Problem) -> bool:
@@ -156,6 +195,11 @@ def _has_good_patches(problem: Problem) -> bool:
     if LIBRARY_11 and problem.x_dtype != jnp.bfloat16:
         return False
     weights = problem.taps * problem.channels * problem.out_channels
+    if problem.kernel_first and problem.stride == problem.kernel:
+        # Channels first a patch is in pieces, which are copied first.
+        work = math.prod(problem.y_shape[:-1]) * weights
+        if problem.taps > 64 or (problem.channels >= 12 and work < 5e7):
+            return False
     if problem.rank == 1:
         wide = max(problem.channels, problem.out_channels) > 256
         few = weights <= 1 << 16 if problem.turned else not wide
