@@ -70,9 +70,12 @@ def _blocks(problem: Problem) -> list[int]:
     return [k // a for k, a in zip(problem.kernel, problem.input_dilation, strict=True)]
 
 
-def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:  # noqa: ARG001 - a leaf
+def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Split the axes into patches and multiply, or multiply and join the patches."""
     problem = _tiled(problem)
+    if conv.platform != "cpu":
+        # How the kernel lies matters little there: their compilers lay it out anew.
+        problem = problem.replace(turned=False, kernel_first=False)
     rank, kernel = problem.rank, problem.kernel
     if problem.stride == kernel:
         sizes = [p * k for p, k in zip(problem.positions, kernel, strict=True)]
