@@ -171,7 +171,6 @@ def test_batched_over_images_and_over_kernels():
         judge(y * factor, "forward", g, np.float32)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("numbers", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")])
 def test_kernels_are_taken_as_they_lie(numbers):
     """By the order of its axes a kernel is most likely turned round, or not; both give the same."""
