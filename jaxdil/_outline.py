@@ -23,7 +23,7 @@ def outlined(fn: Callable[..., jax.Array], name: str) -> Callable[..., jax.Array
         from jax.experimental.xla_metadata import set_xla_metadata
 
         def run(*arrays: jax.Array) -> jax.Array:
-            # Not of what is traced here, too: functions that fn calls are no layers.
+            # Taken off all that is traced here: functions that fn calls are no layers.
             with set_xla_metadata(inlineable=None):
                 return fn(*arrays)
 

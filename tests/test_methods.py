@@ -1130,6 +1130,50 @@ def test_windows_side_by_side(x, w, stride, methods):
         assert forward == methods[0]
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "options", "first", "methods"),
+    [
+        # One window: of one image with the kernel's channels last, and of few products, lax.
+        ((1, 5, 5, 32), (5, 5, 32, 80), {}, False, "xla patches taps"),
+        ((1, 5, 5, 32), (5, 5, 32, 80), {}, True, "patches patches taps"),
+        ((2, 5, 5, 2), (5, 5, 2, 40), {}, True, "xla xla xla"),
+        # 1x1: by the kernel to few outputs; in 1-D and 3-D between few channels.
+        ((1, 9, 9, 256), (1, 1, 256, 32), {}, False, "taps taps xla"),
+        ((1, 9, 9, 256), (1, 1, 256, 33), {}, False, "taps taps correlate"),
+        ((8, 512, 31), (1, 31, 32), {}, False, "xla xla xla"),
+        ((2, 16, 16, 16, 31), (1, 1, 1, 31, 32), {}, False, "xla xla correlate"),
+        # Groups under a kernel larger than the output; a kernel dilated far beyond the image.
+        ((4, 7, 7, 64), (9, 9, 8, 64), {"feature_group_count": 8}, False, "xla xla correlate"),
+        (
+            (1, 4, 4, 4, 64),
+            (5, 5, 5, 8, 64),
+            {"feature_group_count": 8},
+            False,
+            "split split correlate",
+        ),
+        ((1, 7, 7, 80), (9, 9, 80, 160), {"rhs_dilation": (6, 6)}, False, "xla xla xla"),
+        # Channels first: patches and few positions.
+        ((1, 32, 32, 32), (4, 4, 32, 96), {"window_strides": (4, 4)}, True, "xla patches xla"),
+        ((1, 4, 4, 512), (3, 3, 512, 512), {}, True, "xla xla xla"),
+        ((4, 7, 7, 512), (3, 3, 512, 512), {}, True, "im2col im2col im2col"),
+    ],
+)
+def test_where_lax_is_the_better_one(x, w, options, first, methods):
+    """The borders of several rules, forward, by the input and by the kernel."""
+    spatial = "DHW"[-(len(x) - 2) :]
+    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    if first:
+        x, w = (x[0], x[-1], *x[1:-1]), (w[-1], w[-2], *w[:-2])
+        numbers = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
+    ones = (1,) * len(spatial)
+    whole = "window_strides" in options or (first and x[2:] == w[2:]) or x[1:3] == w[:2]
+    options = {"window_strides": ones, "padding": "VALID" if whole else "SAME", **options}
+    conv = functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, **options)
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    rows = jaxdil.explain(conv, platform="cpu")(*like)
+    assert [row.method for row in rows] == methods.split()
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("first", [False, True], ids=["channels last", "channels first"])
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_layers_of_one_shape_share_a_function_that_stays_one():
     text = lowered.as_text()
     assert functions(text) == ["jaxdil_taps"]
     assert len(re.findall(r'call @jaxdil_taps\(.*inlineable = "false"', text)) == 3
+    assert text.count("inlineable") == 3  # nothing inside is a layer
     assert len(re.findall(r" call\(.*to_apply=%jaxdil_taps", lowered.compile().as_text())) == 3
     np.testing.assert_array_equal(lowered.compile()(X, W), network(X, W))
 

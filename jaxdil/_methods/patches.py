@@ -81,15 +81,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         sizes = [p * k for p, k in zip(problem.positions, kernel, strict=True)]
         x = _window(x, [-lo for lo, _ in problem.padding], sizes)
         if problem.kernel_first and math.prod(problem.positions) == 1:
-            # In the order that the terms lie in memory. What is multiplied from the right is best
-            # with its terms as rows: of the two it is the image that is moved for that.
-            x, w = lax.transpose(x, (rank + 1, *range(1, rank + 1), 0)), jnp.moveaxis(w, -1, 0)
-            x, w = x.reshape(-1, problem.batch), jnp.moveaxis(w, -1, 1).reshape(len(w), -1)
-            y = _product(w, lax.optimization_barrier(x), ((1,), (0,)), problem)
-            # Not of two axes, of which XLA would exchange what is multiplied.
-            y = y.reshape(-1, *problem.positions, problem.batch)
-            y = lax.transpose(y, (rank + 1, *range(1, rank + 1), 0))
-            return y.astype(problem.out_dtype)
+            return _one_window(x, w, problem).astype(problem.out_dtype)
         # What lies together of a patch stays one axis: XLA moves it as a whole then.
         *pairs, line = itertools.chain(*zip(problem.positions, kernel, strict=True))
         x = x.reshape(problem.batch, *pairs, line * problem.channels)
@@ -107,6 +99,20 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     y = y.reshape(problem.batch, *merged, problem.out_channels)
     starts = [k - 1 - lo for k, (lo, _) in zip(kernel, problem.padding, strict=True)]
     return _window(y, starts, problem.positions)
+
+
+def _one_window(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
+    """The product of a kernel and an image (N, *K, C) that have channels first in memory.
+
+    What is multiplied from the right is best with its terms as rows, and it is the image that is
+    moved for that, the lesser of the two.
+    """
+    turned = (problem.rank + 1, *range(1, problem.rank + 1), 0)
+    x = lax.transpose(x, turned).reshape(-1, problem.batch)
+    w = jnp.moveaxis(w, (-1, -2), (0, 1)).reshape(w.shape[-1], -1)
+    y = _product(w, lax.optimization_barrier(x), ((1,), (0,)), problem)
+    # Turned as an image: of two axes XLA would exchange what is multiplied instead.
+    return lax.transpose(y.reshape(-1, *problem.positions, problem.batch), turned)
 
 
 def _spread(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:

@@ -153,9 +153,9 @@ def _alone(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # A kernel gradient of 1x1 is another matter.
     bare = bare and not problem.exchanged
     work = problem.batch * problem.taps * problem.channels * problem.out_channels
-    rows = problem.batch > 1 or problem.kernel_first
-    yield bare and rows and work >= 5e4, rule(10, "patches", "one window: one matrix product")
-    yield bare, rule(10, "xla", "one window of one image")
+    better = work >= 5e4 and (problem.batch > 1 or problem.kernel_first)
+    yield bare and better, rule(10, "patches", "one window: one matrix product")
+    yield bare, rule(10, "xla", "one window, of one image or of few products")
     lone = set(problem.size) == {1} and problem.stride == ones and work >= 5e4
     yield lone, rule(10, "patches", "one sample: one matrix product")
 
