@@ -13,6 +13,7 @@ _EPILOG = """\
 examples:
   python -m benchmarks run                                 everything on the CPU, 20 minutes or more
   python -m benchmarks run --cases 'mobilenet*,transposed' --modes fwd --seconds 0.2
+  python -m benchmarks run --random 100 --seed 7           layers that nobody tuned for
   python -m benchmarks run --device cuda --peers lax,torch
   python -m benchmarks run --device tpu:v5e                what its compiler says, without a TPU
   python -m benchmarks models --models 'keras-*'           whole networks
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         "--cases",
         metavar="GLOBS",
         help="comma-separated globs of case names or families (default: all)",
+    )
+    run.add_argument(
+        "--random", type=int, metavar="N", help="in place of the cases, N layers drawn at random"
+    )
+    run.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="to draw from (default: %(default)s)"
     )
     run.add_argument(
         "--modes",
@@ -166,11 +173,18 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     if options.device != "cpu":
         # So that PyTorch finds memory left on the same GPU. Read when JAX starts its backend.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from benchmarks import contenders, run
+    from benchmarks import contenders, random_cases, run
     from benchmarks.case import MODES, as_dtype
     from benchmarks.cases import select
 
-    cases = select(options.cases)
+    if options.random is not None and options.cases:
+        msg = "--random: draws its own layers; leave --cases out"
+        raise ValueError(msg)
+    if options.random is not None and options.random < 1:
+        msg = f"--random: at least one layer, not {options.random}"
+        raise ValueError(msg)
+    drawn = options.random is not None
+    cases = random_cases.draw(options.random, options.seed) if drawn else select(options.cases)
     if options.list:
         for case in cases:
             print(f"{case.family:<10}  {case.name:<22}  {case.geometry:<58}  {case.source}")
@@ -224,6 +238,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
         out=options.out,
         arguments=argv,
         ceiling_size=2048 if options.device == "cpu" else 8192,
+        drawn=drawn,
     )
     print(f"written: {path}")
 

@@ -17,6 +17,7 @@ from benchmarks import (
 from benchmarks.case import FAMILIES, MODES
 from benchmarks.machine import ROOT
 from benchmarks.markdown import bold, device, ms, table
+from benchmarks.random_cases import DRAWN
 from benchmarks.results import Record, Result, Row, geometric_mean, rows
 
 __all__ = ["write"]
@@ -42,6 +43,12 @@ kept beside the code; a case that jaxdil loses stands in the same tables as thos
 runs with as many threads as there are cores, in its channels-last memory format unless a case puts
 channels first, forward without recording gradients, and computes one gradient at a time. All times
 are medians of single calls as a Python program makes them.
+"""
+
+_RANDOM = """\
+Drawn from a seed by `benchmarks/random_cases.py`: the families of the tables above, any sizes, a
+fifth in bfloat16, a quarter with channels first. No rule was made on these before they were
+measured. What is left to lax is lax's own program.\
 """
 
 _LEGEND = """\
@@ -78,13 +85,15 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
             written.append(path)
             page.append(report_compiled.section(result, f"figures/{path.name}"))
             continue
+        drawn = result.benchmark == "random"
         names = {}
-        for kind, draw in (("speedup", figures.speedups), ("roofline", figures.roofline)):
+        plots = {"speedup": figures.speedups} | ({} if drawn else {"roofline": figures.roofline})
+        for kind, draw in plots.items():
             path = docs / "figures" / f"{kind}-{result.path.stem}.svg"
             draw(result, path)
             names[kind] = f"figures/{path.name}"
             written.append(path)
-        page.append(_section(result, names))
+        page.append((_section_of_random if drawn else _section)(result, names))
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text("\n".join(page))
     return [docs / "benchmarks.md", *written]
@@ -98,7 +107,8 @@ def _whole(results: Sequence[Result]) -> Result:
     return parts.merged(results)
 
 
-def _section(result: Result, names: dict[str, str]) -> str:
+def _facts(result: Result) -> list[str]:
+    """Where it was measured, of what, and how to do it again."""
     h, found = result.header, rows(result)
     c = h["ceilings"]
     products = c["matmul_flops"].items()
@@ -108,14 +118,36 @@ def _section(result: Result, names: dict[str, str]) -> str:
     versions += f", Python {h['python']}, commit {h['commit']}"
     cases = len({row.case for row in found})
     again = f"{h['command']}\npython -m benchmarks report benchmarks/results/{result.path.name}"
-    sources = dict.fromkeys((row.case, row.source) for row in found)
-    parts = [
-        f"## {device(h)}, {h['date'][:10]}",
+    return [
         f"{cases} layers. {versions}. CPU: {h['cpu']}, {h['cores']} cores.",
         f"Ceilings, of the same run: {ceilings}."
         + (f" An empty call: {c['call_s'] * 1e6:.0f} us." if c["call_s"] else ""),
         *([report_gpu.NOTE.format(**h)] if result.is_partial else []),
         f"```sh\n{again}\n```",
+    ]
+
+
+def _section_of_random(result: Result, names: dict[str, str]) -> str:
+    found = rows(result)
+    parts = [
+        f"## Random layers, {device(result.header)}, {result.header['date'][:10]}",
+        _RANDOM,
+        *_facts(result),
+        "Geometric means; in brackets the worst case.",
+        _summary(found),
+        _costs(found),
+        f"![Times faster than lax and than PyTorch, a dot a layer]({names['speedup']})",
+        _losses(found),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(result: Result, names: dict[str, str]) -> str:
+    found = rows(result)
+    sources = dict.fromkeys((row.case, row.source) for row in found)
+    parts = [
+        f"## {device(result.header)}, {result.header['date'][:10]}",
+        *_facts(result),
         "### Summary",
         "Geometric means; in brackets the worst case.",
         _summary(found),
@@ -238,7 +270,7 @@ def _losses(found: Sequence[Row]) -> str:
             lines = [["case", "mode", f"over {title}", f"{title} ms", "jaxdil ms", "method"]]
             lines += [
                 [
-                    row.case,
+                    row.case if row.source != DRAWN else row.geometry.replace("*", "\\*"),
                     row.mode,
                     bold(s),
                     ms(row.time(over)),

@@ -123,7 +123,7 @@ def rows(result: Result) -> list[Row]:
     Raises:
       ValueError: if the result is not one of layers.
     """
-    if result.benchmark not in ("layers", "compiled"):
+    if result.benchmark not in ("layers", "random", "compiled"):
         msg = f"{result.path}: not a result of `run`, but of `{result.benchmark}`"
         raise ValueError(msg)
     found: dict[tuple[str, str], Row] = {}

@@ -54,6 +54,7 @@ def run(
     out: pathlib.Path | None = None,
     arguments: Sequence[str] = (),
     ceiling_size: int = 2048,
+    drawn: bool = False,
 ) -> pathlib.Path:
     """Measure the cases and write the result; returns its path.
 
@@ -68,6 +69,8 @@ def run(
       out: the file, else one named after date, device and commit in benchmarks/results/.
       arguments: the command line, for the record.
       ceiling_size: side of the matrix whose product is the ceiling of arithmetic.
+      drawn: whether the cases are random ones, whose result stands beside that of all others. What
+        is left to lax is lax's program there, and not compiled twice.
 
     Raises:
       ValueError: if there is no such device, or for an unknown peer.
@@ -75,6 +78,7 @@ def run(
     on = machine.find_device(device)
     libraries = libraries_of(peers, device)
     header = machine.header(device, on, peers=libraries, arguments=arguments)
+    header["benchmark"] = "random" if drawn else "layers"
     say_if_busy(header)
     path = out or free_path(header)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,7 @@ def run(
                     peers=libraries,
                     methods=methods,
                     seconds=seconds,
+                    compile_lax_once=drawn,
                 )
                 for record in records:
                     write(file, record)
@@ -117,10 +122,18 @@ def measure(
     peers: dict[str, ModuleType],
     methods: str = "all",
     seconds: float = 1.0,
+    compile_lax_once: bool = False,
 ) -> list[dict[str, Any]]:
     """One record a contender, for a case in a mode."""
     prepared = prepare(
-        case, mode, on, device=device, time_lax=time_lax, peers=peers, methods=methods
+        case,
+        mode,
+        on,
+        device=device,
+        time_lax=time_lax,
+        peers=peers,
+        methods=methods,
+        compile_lax_once=compile_lax_once,
     )
     reference = prepared.reference()
     able = []

@@ -1,5 +1,6 @@
 """What holds in every test: strict JAX, eight devices, reproducible random cases."""
 
+import gc
 import importlib.metadata
 import os
 
@@ -30,6 +31,9 @@ os.environ["KERAS_BACKEND"] = "jax"
 import hypothesis
 import jax
 import pytest
+
+# Traces are many objects that live, and looking through them time and again takes a twentieth.
+gc.set_threshold(20_000, 20, 50)
 
 # Strict: the library may neither promote a dtype nor broadcast a rank without saying so.
 # Tracebacks whole: JAX takes its own frames out by asking the file system about each frame, a tenth

@@ -16,8 +16,18 @@ from checker import assert_conv, assert_input_grad, assert_kernel_grad
 import jaxdil
 from benchmarks import __main__ as command
 from benchmarks import case as cases_of
-from benchmarks import check, compare, contenders, gpu, report, results, run, streaming
-from benchmarks.case import FAMILIES, MODES, function, operands, shrunk, terms
+from benchmarks import (
+    check,
+    compare,
+    contenders,
+    gpu,
+    random_cases,
+    report,
+    results,
+    run,
+    streaming,
+)
+from benchmarks.case import FAMILIES, MODES, function, operands, shapes, shrunk, terms
 from benchmarks.cases import CASES, select
 from jaxdil import reference
 
@@ -123,6 +133,22 @@ def test_cases_are_selected_by_name_and_family():
     assert select(None) is CASES
     with pytest.raises(ValueError, match=r"'nothing\*' matches no case"):
         select("resnet*,nothing*")
+
+
+def test_random_layers_are_those_of_their_seed():
+    layers = random_cases.draw(60, 3)
+    assert layers[:7] == random_cases.draw(7, 3)
+    assert layers[0] != random_cases.draw(1, 4)[0]
+    assert len({case.name for case in layers}) == 60
+    assert {case.family for case in layers} == set(FAMILIES)
+    assert {case.rank for case in layers} == {1, 2, 3}
+    assert {case.dtype for case in layers} == {"float32", "bfloat16"}
+    assert {case.data_format for case in layers} == {"channels_last", "channels_first"}
+    for case in layers:
+        arrays = shapes(case)
+        samples = [math.prod(arrays[name].shape) for name in "xg"]
+        assert min(samples) > 0
+        assert sum(samples) <= random_cases.MOST_SAMPLES
 
 
 # --- the check
@@ -297,6 +323,8 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys):
         (["run", "--peers", "lax,caffe"], "'caffe' is unknown"),
         (["run", "--cases", "nothing"], "'nothing' matches no case"),
         (["run", "--modes", "fwd,back"], "'back' is none of"),
+        (["run", "--random", "0"], "at least one layer, not 0"),
+        (["run", "--random", "3", "--cases", "resnet*"], "leave --cases out"),
         (["report", str(tmp_path / "gone.jsonl")], "gone.jsonl"),
     ):
         assert command.main(argv) == 2
@@ -395,6 +423,25 @@ def test_the_report_is_made_of_what_run_writes(tmp_path):
     assert command.main(["report", str(path), "--docs", str(tmp_path / "docs")]) == 0
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert all(case.name in text for case in TWO)
+
+
+def test_random_layers_have_a_section_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(random_cases, "MOST_SAMPLES", 4096)
+    path, docs = tmp_path / "r.jsonl", tmp_path / "docs"
+    argv = ["--peers", "lax", "--methods", "auto", "--seconds", "0", "--modes", "fwd"]
+    assert command.main(["run", "--random", "2", "--seed", "8", *argv, "--out", str(path)]) == 0
+    loaded = results.load(path)
+    assert loaded.kind == "random"
+    assert {r["case"] for r in loaded.records} == {"random-8-0", "random-8-1"}
+    layers = synthetic(tmp_path / "l.jsonl", {"lax": 10, "auto": 1})
+    # One that is lost is named by its geometry.
+    record = next(r for r in loaded.records if r["contender"] == "auto")
+    record["median"], record["method"] = 1e3, "taps"
+    page, *figures = report.write([layers, loaded], docs=docs)
+    _, _, text = page.read_text().partition("## Random layers, ")
+    assert f"| {record['geometry']} | fwd |".replace("*", "\\*") in text
+    assert "--random 2 --seed 8" in text
+    assert sum(path.stem.endswith("r") for path in figures) == 1
 
 
 def on_a_gpu(path, date, commit, times, methods):

@@ -273,7 +273,7 @@ def test_a_pinned_method_that_cannot_serve_says_each_reason():
     message = str(caught.value)
     assert "correlate: 300 output positions" in message
     assert "phases: the input is not dilated" in message
-    assert "Able: xla, taps, planes, even, im2col, space_to_batch" in message
+    assert "Able: xla, taps, planes, even, margin, im2col, space_to_batch" in message
 
 
 def test_each_platform_is_asked_for(monkeypatch):

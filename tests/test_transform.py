@@ -472,8 +472,9 @@ def test_a_pinned_method_serves_all(method):
 def test_a_pinned_method_that_cannot_serve_is_an_error():
     with pytest.raises(jaxdil.MethodError, match="phases: the input is not dilated") as caught:
         jaxdil.accelerate(scanned, method="phases")(X, W)
-    assert "Able: xla, taps, correlate, planes, columns, even, im2col, space_to_batch" in str(
-        caught.value
+    assert (
+        "Able: xla, taps, correlate, planes, columns, even, margin, im2col, space_to_batch"
+        in str(caught.value)
     )
     # Where it is left open, others serve.
     assert_same(jaxdil.accelerate(scanned, method="phases or auto")(X, W), scanned(X, W))

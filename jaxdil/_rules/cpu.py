@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C17.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C18.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -14,9 +14,21 @@ import numpy as np
 
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, LIBRARY_12, Rule, products
+from jaxdil._rules.cpu_cores import idle_cores
+from jaxdil._rules.cpu_products import (
+    LIBRARY,
+    LIBRARY_11,
+    LIBRARY_12,
+    Rule,
+    exchanges_well,
+    mostly_padding,
+    products,
+)
 
 __all__ = ["rules"]
+
+# What is kept in a cache whatever the sizes of input and output.
+FEW_BYTES = 4 << 20
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -35,6 +47,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     if problem.batch_groups > 1:
         what = "kernel gradient of groups"
         yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
+        # Of one tap the products of narrow groups are few, and lie apart.
+        lone = single and math.prod(problem.positions) == 1
+        lone = lone and problem.batch <= 8 * problem.batch_groups < 4 * outer
+        lone = lone and problem.channels * problem.taps >= 2000
+        yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
+        yield lone, rule(1, "split", f"{what}, one by one")
         yield True, rule(1, "correlate", what)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     spread = list(zip(problem.positions, problem.input_dilation, strict=True))
@@ -48,17 +66,24 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     few = window and dilated and dense and single and problem.batch <= 16
     same = all(k == a for k, a in spread)
     yield few and outer >= 16, rule(2, "correlate" if same else "phases", what)
-    yield few and outer < 16 and inner == 1 < problem.batch and not same, rule(2, "xla", what)
+    if few and outer < 16 and inner == 1 < problem.batch:
+        # Of a single image too little for the exchange.
+        yield same or all(k < a for k, a in spread), rule(2, "phases", what)
+        yield problem.batch * outer >= 48, rule(2, "correlate", what)
+        yield True, rule(2, "xla", what)
     yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
     if dense and single:
         yield from _alone(problem, rule)
         if problem.is_small:
             yield from _small(problem, rule)
+        yield from mostly_padding(problem, rule)
+        yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
-    product = window and math.prod(problem.positions) == 1 and single and problem.rank > 1
+    product = window and dense and math.prod(problem.positions) == 1
+    product = product and single and problem.rank > 1
     # Few outputs of many terms lie badly for it.
     product = product and (outer > 32 or problem.batch < 256)
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
@@ -92,7 +117,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Side by side the planes take several times the memory of the input; that pays only where
     # channels are so few that a plane by itself would not occupy a matrix product.
     planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
-    light = planes * problem.kernel[0] * problem.x_dtype.itemsize <= 2 * problem.bytes
+    planes *= problem.kernel[0] * problem.x_dtype.itemsize
+    light = planes <= max(2 * problem.bytes, FEW_BYTES)
     beside = light and problem.channels < 64
     yield not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
@@ -107,9 +133,11 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
     yield dilated, rule(4, "phases", "groups, input dilated")
     if window and 4 <= inner <= 8 and problem.taps >= 25:
         # Few outputs of many taps, a product of few numbers each.
-        yield problem.rank > 2 and single, rule(5, "split", "groups, one by one")
+        work = math.prod(problem.y_shape) * problem.taps * inner
+        much = problem.rank > 2 or (problem.rank == 2 and LIBRARY and work >= 1e5)
+        yield much and single, rule(5, "split", "groups, one by one")
         return
-    narrow = inner <= 8 and (inner < 4 or problem.taps < 25)
+    narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
     yield narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
@@ -122,6 +150,9 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
         yield apart, rule(5, "split", "groups, one by one")
         return
     yield apart, rule(5, "split", "groups, one by one")
+    full = problem.x_dtype.itemsize > 2 and single and LIBRARY and problem.rank > 1
+    spread = problem.channels >= 128 and problem.out_channels < 2 * problem.channels
+    yield problem.taps == 1 and full and spread, rule(5, "split", "groups, one by one")
     enough = inner >= (16 if problem.groups >= 4 else 32)
     several = 1 < problem.taps <= 128 or enough
     short = problem.rank > 1 or problem.taps <= (1 if single else 16)
@@ -222,7 +253,8 @@ def _is_lopsided(problem: Problem) -> bool:
     inner, outer = problem.batch, problem.out_channels
     few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
     uneven = 32 < outer < 64 and inner % 64 == 0
-    return problem.rank <= 2 and set(problem.dilation) == {1} and (few or uneven)
+    plain = set(problem.dilation) == {1} and exchanges_well(problem)
+    return problem.rank <= 2 and plain and (few or uneven)
 
 
 def _is_wide(problem: Problem) -> bool:

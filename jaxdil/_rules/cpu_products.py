@@ -16,7 +16,15 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
-__all__ = ["LIBRARY", "LIBRARY_11", "LIBRARY_12", "Rule", "products"]
+__all__ = [
+    "LIBRARY",
+    "LIBRARY_11",
+    "LIBRARY_12",
+    "Rule",
+    "exchanges_well",
+    "mostly_padding",
+    "products",
+]
 
 # Whether this is a JAX whose XLA has the library that these and C11 were measured with.
 LIBRARY = jax.__version_info__ >= (0, 10)
@@ -28,15 +36,38 @@ LIBRARY_12 = jax.__version_info__ >= (0, 12)
 Rule: TypeAlias = Callable[[int, str, str], Choice]
 
 
+def mostly_padding(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Wide dilations that read more padding than image: C13."""
+    inner, taps, spread = problem.channels, problem.taps, problem.dilation
+    window = problem.is_window
+    if window:
+        inner, taps, spread = problem.batch, math.prod(problem.positions), problem.stride
+    dilated = any(a > 1 for a in problem.input_dilation)
+    if problem.rank > 2 or taps == 1 or dilated or max(spread, default=1) == 1:
+        return
+    half, waste = problem.x_dtype == jnp.bfloat16, problem.padded
+    # The products of all taps of an image are kept.
+    light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
+    # Where a core is left idle (C18) fewer channels are enough.
+    idle = LIBRARY and not LIBRARY_11 and waste >= 3.2 and not window
+    some = 64 if half or idle else 192
+    wide = min(inner, problem.out_channels) >= (32 if waste >= 5 else some)
+    what = "most of it padding: products of the samples that a tap meets"
+    yield (
+        waste >= (1.6 if half else 2.2) and light and wide,
+        rule(13, "correlate" if window else "im2col", what),
+    )
+
+
 def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Matrix products, where they are better than the convolution of the library that XLA calls."""
     window, outer = problem.is_window, problem.out_channels
     inner, rows, taps = problem.channels, math.prod(problem.y_shape[:-1]), problem.taps
-    steps, spread = problem.stride, problem.dilation
+    steps = problem.stride
     if window:
         # A kernel gradient: its batch is the channels, its taps the positions, and steps exchanged.
         inner, rows, taps = problem.batch, inner * taps, math.prod(problem.positions)
-        steps, spread = spread, steps
+        steps = problem.dilation
     if problem.rank > 2 or taps == 1:
         return
     least, plain = min(inner, outer), set(steps) == {1}
@@ -45,25 +76,20 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield half and least >= 64, rule(14, "phases", "bfloat16: matrix products")
         return
     waste = problem.padded
-    far = waste >= (1.6 if half else 2.2)
-    # The products of all taps of an image are kept.
-    light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
-    wide = least >= (32 if waste >= 5 else 64 if half else 192)
-    what = "most of it padding: products of the samples that a tap meets"
-    yield (
-        far and max(spread) > 1 and light and wide,
-        rule(13, "correlate" if window else "im2col", what),
-    )
     what = "bfloat16: matrix products"
     if window:
         many = rows >= (6000 if least >= 64 else 3000)
         many = many and least >= 40 and not LIBRARY_11
         enough = least >= (80 if problem.rank > 1 else 96) or many
         lopsided = inner >= 1.5 * outer and plain
+        lopsided = lopsided and exchanges_well(problem)
         yield half and enough and lopsided and LIBRARY, rule(14, "exchange", what)
     else:
         enough = least >= 64
-    yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
+    # The library of JAX 0.10 would leave a core idle (C18), so that fewer channels are enough.
+    narrow = LIBRARY and not LIBRARY_11 and problem.rank == 2 and min(inner, outer - 8) >= 24
+    narrow = narrow and rows * taps * inner * outer >= (5e7 if window else 2.5e7)
+    yield half and (enough or narrow) and (LIBRARY or not window), rule(14, "im2col", what)
     few = rows <= (1.5 if window or plain else 0.5) * least
     few = few and least >= (192 if window else 256) and (problem.rank > 1 or not window)
     few = few and (not window or rows <= 256 or max(inner, outer) < 512)
@@ -76,6 +102,16 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if window and LIBRARY and problem.rank > 1 and not half:
         better = waste < 1.3 and _has_better_products(inner, outer, rows, taps, plain=plain)
         yield better, rule(16, "im2col", "kernel gradient by patches: matrix products")
+
+
+def exchanges_well(problem: Problem) -> bool:
+    """Whether the library serves a kernel gradient with image and kernel exchanged.
+
+    It has none for a kernel larger than its image, as they are where nothing was padded: loops
+    that take up to thirty times as long.
+    """
+    spread = zip(problem.size, problem.input_dilation, problem.kernel, strict=True)
+    return all(k >= a * (n - 1) + 1 for n, a, k in spread)
 
 
 def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:

@@ -1,0 +1,91 @@
+"""A rule for JAX 0.10, one of whose libraries leaves cores idle where outputs are few: C18.
+
+It gives a thread a block of outputs and of columns of the image, and never of rows or of images.
+So 64 channels of 56 columns are computed by one core, however many there are and however large
+the batch. Where a large image is not padded it is slow besides. JAX 0.8 and 0.11 have others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+
+from jaxdil._choice import Choice
+from jaxdil._device import cores
+from jaxdil._methods import load
+from jaxdil._methods.margin import with_margin
+from jaxdil._problem import Problem
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
+
+__all__ = ["idle_cores"]
+
+# The share of two cores up to which it pays, and multiply-adds from which on.
+SHARE, WORK = 0.88, 2.5e7
+# Columns of outputs from which on it is slow where the image is not padded.
+WIDE = 56
+
+
+def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Convolutions in two axes that would leave a core idle, forward and by the kernel."""
+    what = "few outputs: a core would be idle"
+    if not LIBRARY or LIBRARY_11 or problem.rank != 2 or cores() < 2:
+        return
+    if problem.x_dtype != jnp.float32 or any(a > 1 for a in problem.input_dilation):
+        return
+    work = math.prod(problem.y_shape) * problem.taps * problem.channels
+    if problem.is_window != problem.exchanged or work < WORK:
+        return
+    if problem.is_window:
+        # A kernel gradient: its batch is the channels, its taps are the positions.
+        inner, outer, columns = problem.batch, problem.out_channels, problem.positions[-1]
+        if math.prod(problem.positions) == 1 or set(problem.dilation) != {1}:
+            return
+        share, other = _share(outer, columns), _share(inner, columns)
+        better = other >= share + 0.2 and outer >= 24 and exchanges_well(problem)
+        yield better, rule(18, "exchange", what)
+        # Slabs of an image that is mostly padding are mostly padding.
+        several = min(inner, outer) >= 32 and problem.padded <= 1.5
+        yield share <= SHARE and several, rule(18, "slabs", what)
+        return
+    inner, outer = problem.channels, problem.out_channels
+    rows, columns = math.prod(problem.y_shape[:-1]), problem.positions[-1]
+    if problem.taps == 1 or outer < 16 or inner < 8:
+        return
+    enough = inner * outer >= 1024 and inner >= (24 if rows < 20000 else 16)
+    block = 64 if inner > 64 or inner * columns > 2048 else 128 if inner > 32 else 256
+    share = _share(outer, columns, block)
+    if load("margin").supports(problem, "cpu") is None:
+        more = math.prod(with_margin(problem).positions) / math.prod(problem.positions)
+        # A row more of mostly padding is a row more of products.
+        idle = enough and share * more <= SHARE and problem.padded < 3.2
+        yield idle, rule(18, "margin", what)
+        cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
+        cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16
+        yield cropped, rule(18, "margin", "a large image that is not padded")
+        return
+    if 1 in problem.stride:
+        return
+    # Windows side by side are no rows of a convolution along one axis.
+    beside = any(s >= k > 1 for s, k in zip(problem.stride, problem.kernel, strict=True))
+    # The smaller of the two is kept once a row of the kernel.
+    less, more = sorted((inner, outer))
+    light = problem.kernel[0] * less <= 2 * (less + more)
+    method = "planes" if 2 * inner <= outer else "slabs"
+    several = enough and outer >= 24 and light and not beside
+    yield several and share <= SHARE, rule(18, method, what)
+
+
+def _share(outer: int, columns: int, block: int = 64) -> float:
+    """What the library occupies of two cores, of 1, if a thread has so many outputs at a time."""
+    pieces = [o * c for o in _cut(outer, block) for c in _cut(max(columns, 64), 64)]
+    busy = [0, 0]
+    for piece in sorted(pieces, reverse=True):
+        busy[busy.index(min(busy))] += piece
+    return sum(busy) / (2 * max(busy))
+
+
+def _cut(size: int, block: int) -> list[int]:
+    """Into blocks, the last of which may be smaller."""
+    return [min(block, size - at) for at in range(0, size, block)]
