@@ -341,7 +341,7 @@ SERVED = {
     "expand": "groups",
     "split": "groups",
     "even": "2-D one tap, stride",
-    "margin": "plain",
+    "margin": "odd kernel",
 }
 
 
