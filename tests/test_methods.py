@@ -166,7 +166,7 @@ SERVED = {
     "patches": (7, 7, 3),
     "expand": (10, 10, 10),
     "split": (10, 10, 10),
-    "exchange": (0, 0, 12),
+    "exchange": (6, 5, 31),
     "even": (4, 45, 3),
     "margin": (20, 12, 20),
     "im2col": (35, 30, 35),
@@ -1158,6 +1158,37 @@ def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
     x = jax.ShapeDtypeStruct((2, *size, w[-1]), np.float32)
     *_, gradient = jaxdil.explain(conv, platform="cpu")(x, jax.ShapeDtypeStruct(w, np.float32))
     assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "stride"),
+    [
+        ((2, 5, 4, 6), (9, 9, 1, 6), (2, 3)),  # written out one by one these would be too many
+        ((2, 3, 4, 6), (11, 8, 2, 9), (2, 1)),
+        ((1, 7, 4), (70, 1, 8), (3,)),
+    ],
+)
+def test_kernel_gradients_of_transposed_groups_are_exchanged(x, w, stride):
+    """Of long kernels: those of an ordinary convolution, with image and cotangent exchanged."""
+    conv = functools.partial(
+        jaxdil.conv_general_dilated,
+        window_strides=(1,) * len(stride),
+        padding=[(k - 1, k - 2) for k in w[:-2]],
+        lhs_dilation=stride,
+        dimension_numbers=("NHWC", "HWIO", "NHWC") if len(x) > 3 else ("NWC", "WIO", "NWC"),
+        feature_group_count=x[-1] // w[-2],
+    )
+    plain = functools.partial(conv, method="xla")
+    x, w = integers(0, x).astype(np.float32), integers(1, w).astype(np.float32)
+    *_, row = jaxdil.explain(conv, platform="cpu")(x, w)
+    assert (row.role, row.method) == ("kernel gradient", "exchange")
+    y = integers(2, jax.eval_shape(conv, x, w).shape).astype(np.float32)
+    ours, theirs = (
+        jax.jit(lambda x, w, y, c=c: jax.vjp(functools.partial(c, x), w)[1](y)[0])(x, w, y)
+        for c in (conv, plain)
+    )
+    np.testing.assert_array_equal(ours, theirs)
 
 
 # --- windows side by side on a CPU ----------------------------------------------------------------

@@ -24,13 +24,13 @@ __all__ = ["apply", "supports"]
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA
-    """Needs a window larger than the output, one group, and no dilation of the kernel."""
+    """Needs a window larger than the output, no dilation of the kernel, and whole channels."""
     if problem.is_empty:
         return "exchange: nothing to compute"
     if not problem.is_window:
         return "exchange: a window no larger than the output; 'phases' serves it"
-    if problem.groups != 1 or problem.batch_groups != 1:
-        return "exchange: channels or batch are split into groups"
+    if problem.groups != 1:
+        return "exchange: channels are split into groups"
     if any(d != 1 for d in problem.dilation):
         return "exchange: the kernel is dilated"
     return None
@@ -56,7 +56,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         start, stop, *pads = _geometry.crop_negative(k, 1, low, high)
         w = lax.slice_in_dim(w, start, stop, axis=axis)
         padding.append(tuple(pads))
-    # (*P, N, O) as an image (O, *P, N), and (B, *S, N) as a kernel (*S, N, B).
+    # (*P, N, O) as an image (O, *P, N), and (B, *S, N) as a kernel (*S, N, B). Where the batch is
+    # split into groups, of a kernel gradient of groups, so are the outputs, in the same order.
     image = transpose(w, (last, *range(rank), rank))
     kernel = transpose(x, (*range(1, last + 1), 0))
     y = conv(
@@ -74,4 +75,10 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
             w_dtype=problem.x_dtype,
         ),
     )
-    return transpose(lax.rev(y, tuple(range(1, last))), (last, *range(1, last), 0))
+    y = lax.rev(y, tuple(range(1, last)))
+    groups = problem.batch_groups
+    if groups == 1:
+        return transpose(y, (last, *range(1, last), 0))
+    # (o, *T, G i) -> (i, *T, G o)
+    y = y.reshape(*y.shape[:-1], groups, -1)
+    return transpose(y, (last + 1, *range(1, last + 1), 0)).reshape(problem.y_shape)

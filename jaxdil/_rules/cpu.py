@@ -53,6 +53,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         lone = lone and problem.channels * problem.taps >= 2000
         yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
         yield lone, rule(1, "split", f"{what}, one by one")
+        # Too many to write out one by one, which it does where the input is dilated.
+        yield dilated and math.prod(problem.positions) > 64, rule(1, "exchange", what)
         yield True, rule(1, "correlate", what)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     spread = list(zip(problem.positions, problem.input_dilation, strict=True))
@@ -93,7 +95,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     if single:
         yield from _patches(problem, rule)
     few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
-    lone = inner == 1 and (outer == 1 or (few and not window)) and problem.x_dtype != np.float64
+    # The kernel gradient of a single image has one too, and is another matter but for one position.
+    few = few and not window and (problem.taps == 1 or not problem.exchanged)
+    lone = inner == 1 and (outer == 1 or few)
+    lone = lone and problem.x_dtype != np.float64
     yield not dilated and lone, rule(6, "taps", "one input channel")
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
     alone = problem.taps == 1 and not dilated
@@ -109,6 +114,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")
+    # Of shorter kernels XLA's own is as good at leaving the zeros out.
+    spread = list(zip(problem.kernel, problem.input_dilation, strict=True))
+    even = all(k % a == 0 and k >= 3 * a for k, a in spread)
+    long = even or problem.taps >= 100 or (inner <= 4 and problem.taps >= 16)
+    long = long and problem.rank == 2 and min(problem.input_dilation) > 1 and not window
+    yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
         yield from products(problem, rule)
     if not volume or problem.taps == 1:
@@ -149,6 +160,10 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
         apart = single and problem.groups <= 4 and (inner >= 64 or outer >= 128)
         yield apart, rule(5, "split", "groups, one by one")
         return
+    # To a few outputs a group its fast one is not fast.
+    lopsided = apart and problem.groups >= 8 and inner <= 16 and outer <= 4
+    lopsided = lopsided and problem.rank > 1 and problem.taps <= 9
+    yield lopsided, rule(5, "taps", "groups to few outputs: a matrix product each")
     yield apart, rule(5, "split", "groups, one by one")
     full = problem.x_dtype.itemsize > 2 and single and LIBRARY and problem.rank > 1
     spread = problem.channels >= 128 and problem.out_channels < 2 * problem.channels

@@ -96,7 +96,8 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # A strided convolution with a kernel that is turned round is of a transposed one.
     few = few and (plain or window or (problem.rank > 1 and not problem.turned))
     # Channels first its patches take longer to bring together.
-    few = few and (not problem.kernel_first or rows >= (190 if window else 49))
+    least = 190 if window else 49
+    few = few and (not problem.kernel_first or (rows >= least and problem.rank > 1))
     what = "few positions of many channels: matrix products"
     yield few and LIBRARY, rule(15, "im2col", what)
     if window and LIBRARY and problem.rank > 1 and not half:
