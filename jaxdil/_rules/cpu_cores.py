@@ -47,6 +47,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield better, rule(18, "exchange", what)
         # Slabs of an image that is mostly padding are mostly padding.
         several = min(inner, outer) >= 32 and problem.padded <= 1.5
+        # Of more terms patches are better (C16).
+        several = several and problem.channels * problem.taps < 24000
         yield share <= SHARE and several, rule(18, "slabs", what)
         return
     inner, outer = problem.channels, problem.out_channels
@@ -54,7 +56,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if problem.taps == 1 or outer < 16 or inner < 8:
         return
     enough = inner * outer >= 1024 and inner >= (24 if rows < 20000 else 16)
-    block = 64 if inner > 64 or inner * columns > 2048 else 128 if inner > 32 else 256
+    terms = problem.taps * inner
+    block = 64 if terms > 576 or terms * columns > 18432 else 128 if terms > 288 else 256
     share = _share(outer, columns, block)
     if load("margin").supports(problem, "cpu") is None:
         more = math.prod(with_margin(problem).positions) / math.prod(problem.positions)
@@ -72,7 +75,7 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # The smaller of the two is kept once a row of the kernel.
     less, more = sorted((inner, outer))
     light = problem.kernel[0] * less <= 2 * (less + more)
-    method = "planes" if 2 * inner <= outer else "slabs"
+    method = "planes" if inner <= outer else "slabs"
     several = enough and outer >= 24 and light and not beside
     yield several and share <= SHARE, rule(18, method, what)
 
