@@ -1139,6 +1139,34 @@ def test_products_in_half_precision_are_of_half_precision():
     assert operands.endswith("f32>")
 
 
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((1, 128, 12), (64, 128, 3), {"padding": "SAME"}),
+        ((1, 128, 12), (64, 128, 1), {"padding": "VALID"}),
+        ((1, 64, 12), (64, 64, 4), {"padding": "VALID", "window_strides": (4,)}),
+        ((1, 64, 12), (64, 64, 3), {"padding": "SAME", "window_strides": (2,)}),
+        ((1, 64, 1, 12), (64, 64, 1, 3), {"padding": "SAME", "window_strides": (1, 1)}),
+        ((1, 64, 12), (64, 64, 4), {"padding": [(2, 2)], "lhs_dilation": (2,)}),
+    ],
+)
+def test_one_row_of_half_precision_with_channels_first(x, w, options):
+    """XLA has no code for a product of bfloat16 that is transposed as a whole."""
+    arrays = [integers(i, shape).astype(BF16) for i, shape in enumerate((x, w))]
+    conv = functools.partial(lax.conv_general_dilated, **{"window_strides": (1,)} | options)
+
+    def run(conv):
+        def both(x, w):
+            y, pull = jax.vjp(conv, x, w)
+            return y, *pull(jnp.ones_like(y))
+
+        return jax.jit(both)(*arrays)
+
+    for ours, theirs in zip(run(jaxdil.accelerate(conv)), run(conv), strict=True):
+        np.testing.assert_array_equal(ours.astype(np.float32), theirs.astype(np.float32))
+
+
 # --- kernel gradients of transposed convolutions on a CPU -----------------------------------------
 
 
