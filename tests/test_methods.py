@@ -812,6 +812,7 @@ def test_random_geometries_by_choice_in_two_axes(cases):
         ((2, 12, 12, 64), (1, 1, 32, 64), ("taps", "taps", "correlate"), ("xla", "xla")),
         ((2, 12, 12, 128), (1, 1, 64, 64), ("split", "taps", "correlate"), ("split", "xla")),
         ((2, 4, 4, 64), (5, 5, 16, 64), ("taps", "taps", "split"), ()),
+        ((2, 8, 8, 64), (9, 9, 16, 64), ("xla", "xla", "correlate"), ()),
     ],
 )
 def test_groups_go_by_their_width(x, w, methods, newer):

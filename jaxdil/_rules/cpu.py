@@ -184,6 +184,8 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
     several = 1 < problem.taps <= 128 or enough
     short = problem.rank > 1 or problem.taps <= (1 if single else 16)
     wide = (single or inner >= 64) and short
+    # Of a kernel much larger than its image most taps meet few samples.
+    wide = wide and not (window and problem.rank == 2 and problem.taps >= 64)
     yield several and wide, rule(5, "taps", "groups: a matrix product each")
 
 
