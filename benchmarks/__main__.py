@@ -61,9 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--random", type=int, metavar="N", help="in place of the cases, N layers drawn at random"
     )
-    run.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="to draw from (default: %(default)s)"
-    )
+    run.add_argument("--seed", type=int, metavar="S", help="what --random draws from (default: 0)")
     run.add_argument(
         "--modes",
         default="fwd,dx,dw",
@@ -177,14 +175,20 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
     from benchmarks.case import MODES, as_dtype
     from benchmarks.cases import select
 
-    if options.random is not None and options.cases:
+    drawn = options.random is not None
+    if drawn and options.cases:
         msg = "--random: draws its own layers; leave --cases out"
         raise ValueError(msg)
-    if options.random is not None and options.random < 1:
+    if drawn and options.device != "cpu":
+        msg = f"--random: of --device cpu alone, not {options.device}"
+        raise ValueError(msg)
+    if drawn and options.random < 1:
         msg = f"--random: at least one layer, not {options.random}"
         raise ValueError(msg)
-    drawn = options.random is not None
-    cases = random_cases.draw(options.random, options.seed) if drawn else select(options.cases)
+    if not drawn and options.seed is not None:
+        msg = "--seed: of --random alone; say how many layers to draw"
+        raise ValueError(msg)
+    cases = random_cases.draw(options.random, options.seed or 0) if drawn else select(options.cases)
     if options.list:
         for case in cases:
             print(f"{case.family:<10}  {case.name:<22}  {case.geometry:<58}  {case.source}")

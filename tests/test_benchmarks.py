@@ -325,6 +325,8 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys):
         (["run", "--modes", "fwd,back"], "'back' is none of"),
         (["run", "--random", "0"], "at least one layer, not 0"),
         (["run", "--random", "3", "--cases", "resnet*"], "leave --cases out"),
+        (["run", "--random", "3", "--device", "tpu:v5e"], "of --device cpu alone, not tpu:v5e"),
+        (["run", "--seed", "3"], "say how many layers to draw"),
         (["report", str(tmp_path / "gone.jsonl")], "gone.jsonl"),
     ):
         assert command.main(argv) == 2

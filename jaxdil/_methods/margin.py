@@ -18,7 +18,7 @@ from jaxdil._methods import Convolve
 from jaxdil._plain import canonical
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "supports"]
+__all__ = ["apply", "supports", "with_margin"]
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - plain XLA

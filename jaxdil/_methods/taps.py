@@ -31,7 +31,8 @@ __all__ = ["apply", "supports"]
 # takes long to compile and spills every register. 5x5 depthwise is level or faster in a loop, 3x3
 # is not.
 LOOP, UNROLL = 16, 64
-# Products of one sum where an output has several input channels: those of a pass would be few.
+# Products of one sum on a CPU where an output has several input channels. With more of them every
+# register is spilled; in a loop the output is read and written again for each pass.
 PRODUCTS = 100
 
 # How many times an image its padded one is, from which on a CPU pads none.
@@ -82,9 +83,9 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
             x = lax.optimization_barrier(x)
     if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
         return _products(x, w, problem)
-    most, y_shape = UNROLL, problem.y_shape
-    if multiplied:
-        most = max(LOOP, PRODUCTS // problem.group_channels) if problem.group_channels > 1 else LOOP
+    most, y_shape = LOOP if multiplied else UNROLL, problem.y_shape
+    if multiplied and problem.group_channels > 1 and conv.platform == "cpu":
+        most = max(most, PRODUCTS // problem.group_channels)
     if not first:
         y = _add(None, (), w, problem, most, functools.partial(_term, x, problem=problem), y_shape)
         return y.astype(problem.out_dtype)

@@ -44,14 +44,14 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     def rule(number: int, method: str, what: str) -> Choice:
         return Choice(method, f"rule C{number}: {what}")
 
-    if dense and _is_one_row(problem):
-        return
+    one_row = "a single row: XLA has no code for its product transposed"
+    yield dense and _is_one_row(problem), rule(14, "xla", f"bfloat16, {one_row}")
     if problem.batch_groups > 1:
         what = "kernel gradient of groups"
         yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
         # Of one tap the products of narrow groups are few, and lie apart.
         lone = single and math.prod(problem.positions) == 1
-        lone = lone and problem.batch <= 8 * problem.batch_groups < 4 * outer
+        lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
         lone = lone and problem.channels * problem.taps >= 2000
         yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
         yield lone, rule(1, "split", f"{what}, one by one")

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from jaxdil._choice import Choice
 from jaxdil._device import cores
-from jaxdil._methods import load
-from jaxdil._methods.margin import with_margin
+from jaxdil._methods import margin
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
 
@@ -59,8 +58,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     terms = problem.taps * inner
     block = 64 if terms > 576 or terms * columns > 18432 else 128 if terms > 288 else 256
     share = _share(outer, columns, block)
-    if load("margin").supports(problem, "cpu") is None:
-        more = math.prod(with_margin(problem).positions) / math.prod(problem.positions)
+    if margin.supports(problem, "cpu") is None:
+        more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
         # A row more of mostly padding is a row more of products.
         idle = enough and share * more <= SHARE and problem.padded < 3.2
         yield idle, rule(18, "margin", what)

@@ -87,7 +87,7 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     else:
         enough = least >= 64
     # The library of JAX 0.10 would leave a core idle (C18), so that fewer channels are enough.
-    narrow = LIBRARY and not LIBRARY_11 and problem.rank == 2 and min(inner, outer - 8) >= 24
+    narrow = LIBRARY and not LIBRARY_11 and problem.rank == 2 and inner >= 24 and outer >= 32
     narrow = narrow and rows * taps * inner * outer >= (5e7 if window else 2.5e7)
     yield half and (enough or narrow) and (LIBRARY or not window), rule(14, "im2col", what)
     few = rows <= (1.5 if window or plain else 0.5) * least
@@ -96,8 +96,8 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # A strided convolution with a kernel that is turned round is of a transposed one.
     few = few and (plain or window or (problem.rank > 1 and not problem.turned))
     # Channels first its patches take longer to bring together.
-    least = 190 if window else 49
-    few = few and (not problem.kernel_first or (rows >= least and problem.rank > 1))
+    first = problem.rank > 1 and rows >= (190 if window else 49)
+    few = few and (first or not problem.kernel_first)
     what = "few positions of many channels: matrix products"
     yield few and LIBRARY, rule(15, "im2col", what)
     if window and LIBRARY and problem.rank > 1 and not half:
@@ -109,7 +109,7 @@ def exchanges_well(problem: Problem) -> bool:
     """Whether the library serves a kernel gradient with image and kernel exchanged.
 
     It has none for a kernel larger than its image, as they are where nothing was padded: loops
-    that take up to thirty times as long.
+    that take many times as long.
     """
     spread = zip(problem.size, problem.input_dilation, problem.kernel, strict=True)
     return all(k >= a * (n - 1) + 1 for n, a, k in spread)
