@@ -41,6 +41,9 @@ FAR = 1.6
 # Bytes of patches up to which a kernel gradient has all taps side by side.
 PATCHES = 8 << 20
 
+# Taps that are laid side by side in one pass: XLA reads the slices of more of them one by one.
+TOGETHER = 8
+
 # The share of samples that a tap meets from which on a product takes them all: the others cost less
 # than to cut these out.
 MOSTLY = 0.8
@@ -212,32 +215,49 @@ def _cut(x: jax.Array, met: Sequence[Progression], first: int = 1) -> jax.Array:
 
 def _patches(x: jax.Array, axes: Sequence[_Axis], first: int, conv: Convolve) -> jax.Array:
     """What each tap of some axes reads of x (N, ..., *S, C), side by side: (N, ..., *P, T C)."""
-    taps, dtype, channels = math.prod(axis.taps for axis in axes), x.dtype, x.shape[-1]
-    pads = [(0, 0, 0)] * (first + 1)
+    dtype, pads = x.dtype, [(0, 0, 0)] * (first + 1)
     x = pad(bits(x), [*pads, *((*axis.pads, 0) for axis in axes), (0, 0, 0)], lines=conv.in_lines)
-    before, zero = x.shape[: first + 1], np.uint32(0)
-    extent = (*before, *(axis.step * (axis.terms - 1) + 1 for axis in axes), channels)
-    steps = (*(1,) * (first + 1), *(axis.step for axis in axes), 1)
+    if math.prod(axis.taps for axis in axes) > 1:
+        # Left alone, XLA pads for each tap anew.
+        x = lax.optimization_barrier(x)
+    together = 1
+    for place, axis in reversed(list(enumerate(axes, start=first + 1))):
+        together *= axis.taps
+        if together > TOGETHER:
+            x = lax.optimization_barrier(x)
+            together = axis.taps
+        x = _beside(x, axis, place)
+    return lax.optimization_barrier(unbits(x, dtype))
+
+
+def _beside(x: jax.Array, axis: _Axis, place: int) -> jax.Array:
+    """What each tap of one axis of x (..., S, ..., C) reads, side by side: (..., P, ..., T C)."""
+    last = x.ndim - 1
+    if axis.taps <= TOGETHER:
+        parts = [_read(x, axis, place, tap * axis.move) for tap in range(axis.taps)]
+        if len(parts) == 1:
+            return parts[0]
+        # An axis of their own: XLA writes so many slices at once, by all cores, where it would
+        # cut each out first to put them one behind the other on the axis of the channels.
+        y = jnp.stack(parts, last)
+        return y.reshape(*y.shape[:last], -1)
 
     def put(tap: jax.Array, patches: jax.Array) -> jax.Array:
-        at: list[Any] = [zero] * (first + 1)
-        left = taps
-        for axis in axes:
-            left //= axis.taps
-            turn = lax.div(tap, np.uint32(left)) if left > 1 else tap
-            turn = lax.rem(turn, np.uint32(axis.taps)) if left * axis.taps < taps else turn
-            at.append(turn if axis.move == 1 else turn * np.uint32(axis.move))
-        part = lax.dynamic_slice(x, [*at, zero], extent)
-        part = cut(part, (0,) * x.ndim, extent, steps)
-        at = [zero] * (x.ndim - 1) + [tap * np.uint32(channels)]
-        return lax.dynamic_update_slice(patches, part, at)
+        start = tap if axis.move == 1 else tap * np.uint32(axis.move)
+        at = [np.uint32(0)] * last + [tap * np.uint32(x.shape[-1])]
+        return lax.dynamic_update_slice(patches, _read(x, axis, place, start), at)
 
-    if taps == 1:
-        return unbits(cut(x, (0,) * x.ndim, extent, steps), dtype)
-    # Left alone, XLA pads for each tap anew.
-    x = lax.optimization_barrier(x)
-    shape = (*before, *(axis.terms for axis in axes), taps * channels)
-    return lax.optimization_barrier(unbits(repeat(taps, put, jnp.zeros(shape, x.dtype)), dtype))
+    shape = (*x.shape[:place], axis.terms, *x.shape[place + 1 : last], axis.taps * x.shape[-1])
+    return repeat(axis.taps, put, jnp.zeros(shape, x.dtype))
+
+
+def _read(x: jax.Array, axis: _Axis, place: int, start: Any) -> jax.Array:
+    """Every ``step``-th sample of an axis, as many as there are terms."""
+    extent = axis.step * (axis.terms - 1) + 1
+    if isinstance(start, int):
+        return lax.slice_in_dim(x, start, start + extent, axis.step, place)
+    part = lax.dynamic_slice_in_dim(x, start, extent, place)
+    return lax.slice_in_dim(part, 0, extent, axis.step, place)
 
 
 def _product(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
