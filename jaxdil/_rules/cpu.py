@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C18.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C19.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -15,7 +15,9 @@ import numpy as np
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_cores import idle_cores
+from jaxdil._rules.cpu_intel import kernel_gradients
 from jaxdil._rules.cpu_products import (
+    EXCHANGED,
     LIBRARY,
     LIBRARY_11,
     LIBRARY_12,
@@ -79,8 +81,15 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield window and dilated, rule(2, "correlate", what)
     if dense and single:
         yield from _alone(problem, rule)
+        # A padding that makes the output larger than the image, as transposed convolutions have it.
+        beyond = window and not volume and not dilated and _is_beyond(problem)
+        what = "kernel gradient, the cotangent larger than the image"
+        light = problem.bytes < EXCHANGED
+        yield beyond and light and exchanges_well(problem), rule(12, "exchange", what)
+        yield beyond, rule(12, "im2col", what)
         if problem.is_small:
             yield from _small(problem, rule)
+        yield from kernel_gradients(problem, rule)
         yield from mostly_padding(problem, rule)
         yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
@@ -271,6 +280,12 @@ def _has_good_patches(problem: Problem) -> bool:
     large = problem.taps > 16 and problem.batch == 1
     rows = math.prod(problem.y_shape[:-1])
     return not large and problem.out_channels >= 96 and (rows >= 1024 or not problem.turned)
+
+
+def _is_beyond(problem: Problem) -> bool:
+    """Whether the kernel is larger than the image on some axis: XLA calls no library."""
+    spread = zip(problem.size, problem.kernel, problem.dilation, strict=True)
+    return any(d * (k - 1) + 1 > n for n, k, d in spread)
 
 
 def _is_lopsided(problem: Problem) -> bool:

@@ -16,12 +16,18 @@ from jaxdil._choice import Choice
 from jaxdil._device import cores
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
+from jaxdil._rules.cpu_products import (
+    EXCHANGED,
+    LIBRARY,
+    LIBRARY_11,
+    Rule,
+    exchanges_well,
+)
 
 __all__ = ["idle_cores"]
 
 # The share of two cores up to which it pays, and multiply-adds from which on.
-SHARE, WORK = 0.88, 2.5e7
+SHARE, WORK = 0.86, 2.5e7
 # Columns of outputs from which on it is slow where the image is not padded.
 WIDE = 56
 
@@ -43,7 +49,7 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
             return
         share, other = _share(outer, columns), _share(inner, columns)
         better = other >= share + 0.2 and outer >= 24 and exchanges_well(problem)
-        yield better, rule(18, "exchange", what)
+        yield better and problem.bytes < EXCHANGED, rule(18, "exchange", what)
         # Slabs of an image that is mostly padding are mostly padding.
         several = min(inner, outer) >= 32 and problem.padded <= 1.5
         # Of more terms patches are better (C16).

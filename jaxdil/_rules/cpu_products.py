@@ -17,6 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 
 __all__ = [
+    "EXCHANGED",
     "LIBRARY",
     "LIBRARY_11",
     "LIBRARY_12",
@@ -32,6 +33,10 @@ LIBRARY = jax.__version_info__ >= (0, 10)
 # kernel and at groups of one tap; or of 0.12, better at a few channels of an odd number.
 LIBRARY_11 = jax.__version_info__ >= (0, 11)
 LIBRARY_12 = jax.__version_info__ >= (0, 12)
+
+# Bytes of image and cotangent from which on to exchange them costs more than it brings: the copies
+# that the library wants of them are new memory each time.
+EXCHANGED = 16_000_000
 
 Rule: TypeAlias = Callable[[int, str, str], Choice]
 
