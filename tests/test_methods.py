@@ -29,7 +29,7 @@ import jaxdil
 from jaxdil import _geometry
 from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
-from jaxdil._rules import cpu_cores
+from jaxdil._rules import cpu_cores, cpu_intel
 
 ROLES = ("forward", "input gradient", "kernel gradient")
 OR_AUTO = " or auto"
@@ -101,6 +101,12 @@ def derived(g, method, **options):
         return dict(zip(ROLES, (y, *pullback(c)), strict=True))
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def some_processor(monkeypatch):
+    """The choice on any CPU; what is particular to Intel's has a test of its own."""
+    monkeypatch.setattr(cpu_intel, "cpu_model", lambda: "A processor")
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -804,7 +810,22 @@ def test_random_geometries_by_choice_in_two_axes(cases):
     ("x", "w", "methods", "newer"),
     [
         ((2, 12, 12, 64), (3, 3, 32, 64), ("split", "split", "split"), ()),
-        ((2, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "correlate"), ()),
+        ((2, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "im2col"), ()),
+        ((2, 12, 12, 64), (6, 6, 16, 64), ("split", "split", "split"), ()),
+        ((2, 12, 12, 64), (3, 3, 16, 132), ("split", "split", "split"), ()),
+        ((2, 200, 64), (3, 16, 64), ("split", "split", "correlate"), ()),
+        # A few as one; to few outputs and from few inputs; from wider ones one by one.
+        ((2, 12, 12, 48), (3, 3, 16, 48), ("expand", "expand", "im2col"), ()),
+        ((2, 12, 12, 60), (3, 3, 12, 10), ("expand", "taps", "exchange"), ()),
+        ((2, 12, 12, 60), (3, 3, 12, 15), ("split", "taps", "exchange"), ()),
+        ((2, 12, 12, 96), (3, 3, 24, 8), ("split", "taps", "exchange"), ()),
+        ((2, 12, 12, 96), (3, 3, 24, 32), ("split", "taps", "split"), ()),
+        ((2, 12, 12, 64), (3, 3, 16, 32), ("split", "taps", "exchange"), ()),
+        ((9, 99, 99, 64), (3, 3, 16, 32), ("split", "taps", "im2col"), ()),
+        # Products that would take too much memory.
+        ((2, 12, 12, 32), (3, 3, 8, 256), ("split", "split", "correlate"), ()),
+        ((2, 99, 99, 32), (3, 3, 8, 124), ("taps", "split", "im2col"), ()),
+        ((2, 99, 99, 32), (3, 3, 8, 256), ("split", "split", "split"), ()),
         ((16, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "split"), ()),
         ((2, 12, 12, 64), (3, 3, 4, 64), ("taps", "taps", "correlate"), ()),
         ((2, 12, 12, 64), (5, 5, 4, 64), ("taps", "taps", "correlate"), ()),
@@ -1063,7 +1084,10 @@ def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options
         ((4, 54, 54, 72), (3, 3, 72, 64), np.float32, {"stride": 2}, "18 slabs no xla"),
         ((4, 54, 54, 32), (3, 3, 32, 64), np.float32, {"stride": 2}, "18 planes no xla"),
         ((4, 64, 64, 64), (2, 2, 64, 64), np.float32, {"stride": 2}, "no xla 16 im2col"),
-        ((8, 9, 9, 192), (3, 3, 192, 192), np.float32, {"padding": 2}, "no xla no xla"),
+        ((8, 9, 9, 192), (3, 3, 192, 192), np.float32, {"padding": 2}, "no xla 12 exchange"),
+        # Too much to copy for an exchange.
+        ((4, 112, 112, 64), (3, 3, 64, 48), np.float32, {}, "no xla 16 im2col"),
+        ((4, 96, 96, 128), (3, 3, 128, 64), np.float32, {}, "18 margin 16 im2col"),
         # Where products were chosen for more channels before.
         ((1, 9, 9, 191), (3, 3, 191, 192), np.float32, {"dilation": 4}, "13 im2col no xla"),
         ((1, 40, 40, 63), (3, 3, 63, 63), BF16, {}, "14 im2col 14 im2col"),
@@ -1085,6 +1109,67 @@ def test_the_library_of_jax_0_10_leaves_a_core_idle(monkeypatch, x, w, dtype, op
         assert found() == methods
     else:
         assert "18" not in found()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "dtype", "options", "method"),
+    [
+        # A cotangent larger than the cache, of large images.
+        ((4, 56, 56, 64), (3, 3, 64, 64), np.float32, {}, "im2col"),
+        ((4, 28, 28, 256), (3, 3, 256, 256), np.float32, {}, "planes"),
+        ((8, 28, 28, 96), (5, 5, 96, 96), np.float32, {}, "planes"),
+        ((4, 56, 56, 128), (3, 3, 128, 256), BF16, {}, "im2col"),
+        ((8, 112, 112, 64), (3, 3, 64, 64), np.float32, {"stride": 2}, "im2col"),
+        ((16, 14, 14, 256), (3, 3, 256, 256), np.float32, {}, "xla"),
+        # Few channels: of one image, of many; few outputs are still exchanged.
+        ((1, 64, 64, 21), (3, 3, 21, 21), np.float32, {"dilation": 2}, "slabs"),
+        ((1, 224, 224, 3), (7, 7, 3, 64), np.float32, {"stride": 2}, "slabs"),
+        ((8, 64, 64, 3), (3, 3, 3, 64), np.float32, {}, "planes"),
+        ((8, 64, 64, 16), (3, 3, 16, 16), np.float32, {}, "xla"),
+        ((4, 96, 96, 32), (3, 3, 32, 9), np.float32, {}, "exchange"),
+        ((4, 224, 224, 64), (3, 3, 64, 3), np.float32, {}, "planes"),
+        # Few positions.
+        ((1, 28, 28, 128), (3, 3, 128, 128), np.float32, {}, "planes"),
+        ((2, 28, 28, 128), (3, 3, 128, 128), np.float32, {}, "xla"),
+        # Doubles, one axis and volumes are as on any other.
+        ((4, 56, 56, 64), (3, 3, 64, 64), np.float64, {}, "xla"),
+        ((4, 9000, 128), (3, 128, 128), np.float32, {}, "xla"),
+    ],
+)
+def test_kernel_gradients_on_an_intel_processor(monkeypatch, x, w, dtype, options, method):
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    like = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w)]
+    explained = jaxdil.explain(functools.partial(jaxdil.conv, **options), platform="cpu")
+    *others, _ = explained(*like)
+    monkeypatch.setattr(cpu_intel, "cpu_model", lambda: "Intel(R) Xeon(R) Processor")
+    *same, row = explained(*like)
+    assert [row.method for row in same] == [row.method for row in others]
+    if jax.__version_info__ >= (0, 10):
+        assert row.method == method
+        assert row.because.startswith("rule C19: ") == (method in ("im2col", "planes", "slabs"))
+    else:
+        assert "C19" not in row.because
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "methods"),
+    [
+        ((4, 9, 9, 16), (3, 3, 16, 32), {"padding": 2}, "xla xla exchange"),
+        ((4, 50, 16), (5, 16, 32), {"padding": 4}, "xla xla exchange"),
+        ((2, 9, 9, 16), (3, 3, 16, 32), {"padding": ((2, 2), (0, 0))}, "xla xla im2col"),
+        ((2, 9, 9, 16), (3, 3, 16, 32), {"padding": 1}, "xla xla xla"),
+        ((40, 96, 96, 16), (3, 3, 16, 32), {"padding": 2}, "xla xla im2col"),
+    ],
+)
+def test_a_cotangent_larger_than_the_image(monkeypatch, x, w, options, methods):
+    """As padding makes it, and transposed convolutions without any: XLA calls no library."""
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    conv = functools.partial(jaxdil.conv, **options)
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w)]
+    rows = jaxdil.explain(conv, platform="cpu")(*like)
+    assert " ".join(row.method for row in rows) == methods
 
 
 @pytest.mark.core

@@ -8,6 +8,9 @@ fewer positions than outputs, and none is laid beside another where a wide dilat
 them in the padding: there each is multiplied by the samples that it meets alone.
 
 A kernel gradient is the same patches times the cotangent, summed over images and positions.
+
+Groups come first, all taps of a group are laid side by side, and the products of as many groups as
+a cache holds are one batched product.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import numpy as np
 from jax import lax
 
 from jaxdil._geometry import Progression, progressions
-from jaxdil._layout import cut, pad
+from jaxdil._layout import cut, pad, transpose
 from jaxdil._loop import repeat
 from jaxdil._methods import Convolve
 from jaxdil._problem import Problem
@@ -43,6 +46,9 @@ PATCHES = 8 << 20
 
 # Taps that are laid side by side in one pass: XLA reads the slices of more of them one by one.
 TOGETHER = 8
+
+# Bytes of patches of groups that are multiplied at a time.
+CACHE = 8 << 20
 
 # The share of samples that a tap meets from which on a product takes them all: the others cost less
 # than to cut these out.
@@ -77,11 +83,15 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     """Needs one group, no zeros between the samples of x, and few enough products."""
     if problem.is_empty:
         return "im2col: nothing to compute"
-    if problem.groups != 1 or problem.batch_groups != 1:
-        return "im2col: channels or batch are split into groups; 'split' and 'correlate' serve them"
+    if problem.groups != 1 and problem.batch_groups != 1:
+        return "im2col: channels and batch are both split into groups"
     if any(a != 1 for a in problem.input_dilation):
         return "im2col: the input is dilated, most taps would meet inserted zeros"
     axes = _axes(problem)
+    if problem.groups * problem.batch_groups > 1:
+        taps = math.prod(axis.taps for axis in axes)
+        most = f"im2col: {taps} taps of groups side by side, more than {MOST_TAPS}"
+        return most if taps > MOST_TAPS else None
     products = math.prod(axis.taps for axis in axes[: len(axes) - _joined(problem)])
     if products > MOST_TAPS:
         return f"im2col: {products} products to write out, more than {MOST_TAPS}"
@@ -90,6 +100,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
 
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Patches times the kernel, or times the cotangent."""
+    if problem.groups * problem.batch_groups > 1:
+        return _of_groups(x, w, problem, conv)
     if problem.sums_images:
         return _kernel_gradient(x, w, problem, conv)
     return _forward(x, w, problem, conv)
@@ -123,7 +135,7 @@ def _axes(problem: Problem) -> list[_Axis]:
         problem.padding,
         strict=True,
     )
-    if problem.sums_images:
+    if problem.batch_groups > 1 or (problem.sums_images and problem.groups == 1):
         return [_Axis(n, p, k, s, d, pads) for n, k, p, s, d, pads in fields]
     return [_Axis(n, k, p, d, s, pads) for n, k, p, s, d, pads in fields]
 
@@ -199,6 +211,55 @@ def _kernel_gradient(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolv
     return lax.transpose(y, (rank, *range(rank), rank + 1))
 
 
+def _of_groups(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
+    """A batched product, of as many groups at a time as their patches fill a cache."""
+    rank, axes, gradient = problem.rank, _axes(problem), problem.batch_groups > 1
+    groups, taps = problem.groups * problem.batch_groups, math.prod(axis.taps for axis in axes)
+    if gradient:  # (C, *S, N), as image and cotangent lie in memory, and (*P, N, O)
+        x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+        w = transpose(w, (rank, *range(rank), rank + 1))
+    images, inner, outer = x.shape[0], x.shape[-1] // groups, w.shape[-1] // groups
+    x = bits(x).reshape(*x.shape[:-1], groups, inner)
+    x = lax.transpose(x, (rank + 1, *range(rank + 1), rank + 2))
+    # (T I, G, o) -> (G, T I, o), or (N P, G, o) -> (G, o, N P).
+    w = bits(w).reshape(-1, groups, outer)
+    w = lax.transpose(w, (1, 2, 0) if gradient else (1, 0, 2))
+    x, w = lax.optimization_barrier((x, w))
+    rows = images * math.prod(axis.terms for axis in axes)
+    one = rows * taps * inner * problem.x_dtype.itemsize
+    count = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * one <= CACHE))
+
+    def some(x: jax.Array, w: jax.Array) -> jax.Array:
+        x = unbits(x.reshape(-1, *x.shape[2:]), problem.x_dtype)
+        patches = _patches(x, axes, 0, conv).reshape(count, rows, taps * inner)
+        w = unbits(w, problem.w_dtype)
+        first, second = (w, patches) if gradient else (patches, w)
+        return lax.dot_general(
+            first,
+            second,
+            (((2,), (1,)), ((0,), (0,))),
+            precision=problem.precision,
+            preferred_element_type=problem.sum_dtype,
+        )
+
+    def put(at: jax.Array, y: jax.Array) -> jax.Array:
+        first = at * np.uint32(count)
+        parts = (lax.dynamic_slice_in_dim(a, first, count, 0) for a in (x, w))
+        return lax.dynamic_update_slice_in_dim(y, some(*parts), first, 0)
+
+    if count == groups:
+        y = some(x, w)
+    else:
+        last = (outer, taps * inner) if gradient else (rows, outer)
+        y = repeat(groups // count, put, jnp.zeros((groups, *last), problem.sum_dtype))
+    y = y.astype(problem.out_dtype)
+    if gradient:  # (G, o, T I) -> (I, T, G o)
+        y = lax.transpose(y.reshape(groups, outer, taps, inner), (3, 2, 0, 1))
+    else:
+        y = lax.transpose(y, (1, 0, 2))
+    return y.reshape(problem.y_shape)
+
+
 def _turned(p: Progression) -> Progression:
     """Where the terms lie in the cotangent, as `_cut` reads it."""
     return p._replace(sample=p.tap, sample_step=p.tap_step)
@@ -223,7 +284,7 @@ def _patches(x: jax.Array, axes: Sequence[_Axis], first: int, conv: Convolve) ->
     together = 1
     for place, axis in reversed(list(enumerate(axes, start=first + 1))):
         together *= axis.taps
-        if together > TOGETHER:
+        if together > 25:
             x = lax.optimization_barrier(x)
             together = axis.taps
         x = _beside(x, axis, place)

@@ -28,9 +28,9 @@ __all__ = ["apply", "supports"]
 
 # Slices written out in one sum: where each is a multiply-add, and where it is a matrix product or
 # the sum a pass of a loop. Beyond, an axis of the kernel runs in a loop: a sum of a hundred slices
-# takes long to compile and spills every register. 5x5 depthwise is level or faster in a loop, 3x3
-# is not.
-LOOP, UNROLL = 16, 64
+# takes long to compile and spills every register. 5x5 depthwise is as well off in a loop on some
+# processors, and takes half as long again on others; 7x7 is better in one.
+LOOP, UNROLL = 25, 64
 # Products of one sum on a CPU where an output has several input channels. With more of them every
 # register is spilled; in a loop the output is read and written again for each pass.
 PRODUCTS = 100

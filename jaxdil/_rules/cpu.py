@@ -31,6 +31,8 @@ __all__ = ["rules"]
 
 # What is kept in a cache whatever the sizes of input and output.
 FEW_BYTES = 4 << 20
+# Products kept side by side, beyond which the memory for them costs more than they.
+PRODUCTS = 4 << 20
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -59,6 +61,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield lone, rule(1, "split", f"{what}, one by one")
         # Too many to write out one by one, which it does where the input is dilated.
         yield dilated and math.prod(problem.positions) > 64, rule(1, "exchange", what)
+        if single and not dilated:
+            yield from _group_gradients(problem, rule)
         yield True, rule(1, "correlate", what)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     spread = list(zip(problem.positions, problem.input_dilation, strict=True))
@@ -82,7 +86,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     if dense and single:
         yield from _alone(problem, rule)
         # A padding that makes the output larger than the image, as transposed convolutions have it.
-        beyond = window and not volume and not dilated and _is_beyond(problem)
+        beyond = problem.exchanged and not volume and not dilated and _is_beyond(problem)
         what = "kernel gradient, the cotangent larger than the image"
         light = problem.bytes < EXCHANGED
         yield beyond and light and exchanges_well(problem), rule(12, "exchange", what)
@@ -157,6 +161,25 @@ def _is_one_row(problem: Problem) -> bool:
     return row and problem.x_dtype == jnp.bfloat16 and not problem.exchanged
 
 
+def _group_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Kernel gradients of groups that are too narrow for a convolution each."""
+    inner, outer = (n // problem.batch_groups for n in (problem.batch, problem.out_channels))
+    image, cotangent = math.prod(problem.x_shape), math.prod(problem.w_shape)
+    # Narrow ones are products of the image, once for each output, or of the cotangent.
+    by_output = outer == 1 or outer * image <= PRODUCTS
+    narrow = inner <= 8 and (inner < 4 or inner * cotangent <= PRODUCTS)
+    few = outer < inner and outer <= (8 if 8 < inner < 24 else 4)
+    yield few and by_output, rule(1, "exchange", "kernel gradient of groups, to few outputs")
+    if problem.rank != 2:
+        return
+    taps = math.prod(problem.positions)
+    if narrow or not 1 < taps <= 64:
+        return
+    patches = 8 <= inner < 24 and outer <= 32 and taps <= 25
+    yield patches, rule(1, "im2col", "kernel gradient of groups, a batched product of patches")
+    yield True, rule(1, "split", "kernel gradient of groups, one by one")
+
+
 def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
     """Groups: the fast kernel that XLA calls serves one, in 1-D several."""
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
@@ -170,6 +193,10 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
         yield much and single, rule(5, "split", "groups, one by one")
         return
     narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
+    # Many outputs are too much for one sum.
+    many = narrow and inner > 1 and inner * outer >= 512
+    many = many and problem.rank == 2 and not window and problem.taps > 1
+    yield many and single, rule(5, "split", "narrow groups to many outputs, one by one")
     yield narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
@@ -181,6 +208,10 @@ def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[boo
         apart = single and problem.groups <= 4 and (inner >= 64 or outer >= 128)
         yield apart, rule(5, "split", "groups, one by one")
         return
+    # Few of them are one dense convolution, of which the products of two groups are zero.
+    small = problem.groups * max(inner, outer) <= 48 and inner < 24
+    dense = apart and problem.rank == 2 and single and (small or (outer <= 2 and inner < 24))
+    yield dense, rule(5, "expand", "a few narrow groups, as one")
     # To a few outputs a group its fast one is not fast.
     lopsided = apart and problem.groups >= 8 and inner <= 16 and outer <= 4
     lopsided = lopsided and problem.rank > 1 and problem.taps <= 9
@@ -296,7 +327,7 @@ def _is_lopsided(problem: Problem) -> bool:
     """
     inner, outer = problem.batch, problem.out_channels
     few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
-    uneven = 32 < outer < 64 and inner % 64 == 0
+    uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
     plain = set(problem.dilation) == {1} and exchanges_well(problem)
     return problem.rank <= 2 and plain and (few or uneven)
 
