@@ -15,6 +15,7 @@ import numpy as np
 from jaxdil._choice import Choice
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_cores import idle_cores
+from jaxdil._rules.cpu_groups import group_gradients, groups
 from jaxdil._rules.cpu_intel import kernel_gradients
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
@@ -31,8 +32,6 @@ __all__ = ["rules"]
 
 # What is kept in a cache whatever the sizes of input and output.
 FEW_BYTES = 4 << 20
-# Products kept side by side, beyond which the memory for them costs more than they.
-PRODUCTS = 4 << 20
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -51,19 +50,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     one_row = "a single row: XLA has no code for its product transposed"
     yield dense and _is_one_row(problem), rule(14, "xla", f"bfloat16, {one_row}")
     if problem.batch_groups > 1:
-        what = "kernel gradient of groups"
-        yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
-        # Of one tap the products of narrow groups are few, and lie apart.
-        lone = single and math.prod(problem.positions) == 1
-        lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
-        lone = lone and problem.channels * problem.taps >= 2000
-        yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
-        yield lone, rule(1, "split", f"{what}, one by one")
-        # Too many to write out one by one, which it does where the input is dilated.
-        yield dilated and math.prod(problem.positions) > 64, rule(1, "exchange", what)
-        if single and not dilated:
-            yield from _group_gradients(problem, rule)
-        yield True, rule(1, "correlate", what)
+        yield from group_gradients(problem, rule, single=single)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     spread = list(zip(problem.positions, problem.input_dilation, strict=True))
     even = all(k % a == 0 for k, a in spread)
@@ -105,7 +92,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     product = product and (outer > 32 or problem.batch < 256)
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     if not dense:
-        yield from _groups(problem, rule, single=single)
+        yield from groups(problem, rule, single=single)
         return
     if single:
         yield from _patches(problem, rule)
@@ -159,74 +146,6 @@ def _is_one_row(problem: Problem) -> bool:
     """
     row = problem.batch == 1 and sum(n > 1 for n in problem.positions) == 1
     return row and problem.x_dtype == jnp.bfloat16 and not problem.exchanged
-
-
-def _group_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Kernel gradients of groups that are too narrow for a convolution each."""
-    inner, outer = (n // problem.batch_groups for n in (problem.batch, problem.out_channels))
-    image, cotangent = math.prod(problem.x_shape), math.prod(problem.w_shape)
-    # Narrow ones are products of the image, once for each output, or of the cotangent.
-    by_output = outer == 1 or outer * image <= PRODUCTS
-    narrow = inner <= 8 and (inner < 4 or inner * cotangent <= PRODUCTS)
-    few = outer < inner and outer <= (8 if 8 < inner < 24 else 4)
-    yield few and by_output, rule(1, "exchange", "kernel gradient of groups, to few outputs")
-    if problem.rank != 2:
-        return
-    taps = math.prod(problem.positions)
-    if narrow or not 1 < taps <= 64:
-        return
-    patches = 8 <= inner < 24 and outer <= 32 and taps <= 25
-    yield patches, rule(1, "im2col", "kernel gradient of groups, a batched product of patches")
-    yield True, rule(1, "split", "kernel gradient of groups, one by one")
-
-
-def _groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
-    """Groups: the fast kernel that XLA calls serves one, in 1-D several."""
-    inner, outer = problem.group_channels, problem.out_channels // problem.groups
-    window, plain = problem.is_window, set(problem.stride) == {1}
-    dilated = any(a > 1 for a in problem.input_dilation)
-    yield dilated, rule(4, "phases", "groups, input dilated")
-    if window and 4 <= inner <= 8 and problem.taps >= 25:
-        # Few outputs of many taps, a product of few numbers each.
-        work = math.prod(problem.y_shape) * problem.taps * inner
-        much = problem.rank > 2 or (problem.rank == 2 and LIBRARY and work >= 1e5)
-        yield much and single, rule(5, "split", "groups, one by one")
-        return
-    narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
-    # Many outputs are too much for one sum.
-    many = narrow and inner > 1 and inner * outer >= 512
-    many = many and problem.rank == 2 and not window and problem.taps > 1
-    yield many and single, rule(5, "split", "narrow groups to many outputs, one by one")
-    yield narrow, rule(5, "taps", "depthwise or narrow groups")
-    # lax goes through its kernel for one group after the other, and its fast one serves one group.
-    apart = not window and problem.taps > 1 and (single or inner >= 32)
-    # Along one axis it serves several groups too, wide ones of a few taps better than one by one.
-    long = problem.taps >= (9 if plain else 25)
-    apart = apart and (problem.rank > 1 or long or (inner <= 16 and plain))
-    if LIBRARY_11 and problem.taps == 1 and problem.x_dtype != jnp.bfloat16:
-        # It is good at these, and bringing groups together costs more from there on.
-        apart = single and problem.groups <= 4 and (inner >= 64 or outer >= 128)
-        yield apart, rule(5, "split", "groups, one by one")
-        return
-    # Few of them are one dense convolution, of which the products of two groups are zero.
-    small = problem.groups * max(inner, outer) <= 48 and inner < 24
-    dense = apart and problem.rank == 2 and single and (small or (outer <= 2 and inner < 24))
-    yield dense, rule(5, "expand", "a few narrow groups, as one")
-    # To a few outputs a group its fast one is not fast.
-    lopsided = apart and problem.groups >= 8 and inner <= 16 and outer <= 4
-    lopsided = lopsided and problem.rank > 1 and problem.taps <= 9
-    yield lopsided, rule(5, "taps", "groups to few outputs: a matrix product each")
-    yield apart, rule(5, "split", "groups, one by one")
-    full = problem.x_dtype.itemsize > 2 and single and LIBRARY and problem.rank > 1
-    spread = problem.channels >= 128 and problem.out_channels < 2 * problem.channels
-    yield problem.taps == 1 and full and spread, rule(5, "split", "groups, one by one")
-    enough = inner >= (16 if problem.groups >= 4 else 32)
-    several = 1 < problem.taps <= 128 or enough
-    short = problem.rank > 1 or problem.taps <= (1 if single else 16)
-    wide = (single or inner >= 64) and short
-    # Of a kernel much larger than its image most taps meet few samples.
-    wide = wide and not (window and problem.rank == 2 and problem.taps >= 64)
-    yield several and wide, rule(5, "taps", "groups: a matrix product each")
 
 
 def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -330,14 +249,3 @@ def _is_lopsided(problem: Problem) -> bool:
     uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
     plain = set(problem.dilation) == {1} and exchanges_well(problem)
     return problem.rank <= 2 and plain and (few or uneven)
-
-
-def _is_wide(problem: Problem) -> bool:
-    """Whether the groups of a kernel gradient have work enough for a convolution each.
-
-    Its taps are the positions here, its batch the channels.
-    """
-    taps, groups = math.prod(problem.positions), problem.batch_groups
-    narrower = min(problem.batch, problem.out_channels) // groups
-    much = taps >= 25 or problem.channels >= 16
-    return 1 < taps <= 64 and narrower >= (16 if much else 32)

@@ -1,0 +1,123 @@
+"""The rules for groups on a CPU: C1, C4 and C5.
+
+The fast kernels that XLA calls serve one group, in 1-D several; the rest are loops of its own, by
+the kernel a thousand times slower than what the products take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+
+from jaxdil._choice import Choice
+from jaxdil._problem import Problem
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
+
+__all__ = ["group_gradients", "groups"]
+
+# Products kept side by side, beyond which the memory for them costs more than they.
+PRODUCTS = 4 << 20
+
+
+def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
+    """Kernel gradients of groups, whose batch is split into them."""
+    outer, dilated = problem.out_channels, any(a > 1 for a in problem.input_dilation)
+    what = "kernel gradient of groups"
+    # With a stride XLA's library reads the image in steps, once for each output.
+    strided = set(problem.dilation) != {1} and 1 < math.prod(problem.positions) <= 25
+    strided = strided and single and problem.rank == 2 and not dilated
+    strided = strided and problem.batch >= 24 * problem.batch_groups
+    yield strided, rule(1, "im2col", f"{what} with a stride, a batched product of patches")
+    yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
+    # Of one tap the products of narrow groups are few, and lie apart.
+    lone = single and math.prod(problem.positions) == 1
+    lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
+    lone = lone and problem.channels * problem.taps >= 2000
+    yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
+    yield lone, rule(1, "split", f"{what}, one by one")
+    # Too many to write out one by one, which it does where the input is dilated.
+    yield dilated and math.prod(problem.positions) > 64, rule(1, "exchange", what)
+    if single and not dilated:
+        yield from _narrow_gradients(problem, rule)
+    yield True, rule(1, "correlate", what)
+
+
+def _narrow_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Kernel gradients of groups that are too narrow for a convolution each."""
+    inner, outer = (n // problem.batch_groups for n in (problem.batch, problem.out_channels))
+    image, cotangent = math.prod(problem.x_shape), math.prod(problem.w_shape)
+    # Narrow ones are products of the image, once for each output, or of the cotangent.
+    by_output = outer == 1 or outer * image <= PRODUCTS
+    narrow = inner <= 8 and (inner < 4 or inner * cotangent <= PRODUCTS)
+    few = outer < inner and outer <= (8 if 8 < inner < 24 else 4)
+    yield few and by_output, rule(1, "exchange", "kernel gradient of groups, to few outputs")
+    if problem.rank != 2:
+        return
+    taps = math.prod(problem.positions)
+    if narrow or not 1 < taps <= 64:
+        return
+    patches = 8 <= inner < 24 and outer <= 32 and taps <= 25
+    yield patches, rule(1, "im2col", "kernel gradient of groups, a batched product of patches")
+    yield True, rule(1, "split", "kernel gradient of groups, one by one")
+
+
+def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
+    """Groups: the fast kernel that XLA calls serves one, in 1-D several."""
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    window, plain = problem.is_window, set(problem.stride) == {1}
+    dilated = any(a > 1 for a in problem.input_dilation)
+    yield dilated, rule(4, "phases", "groups, input dilated")
+    if window and 4 <= inner <= 8 and problem.taps >= 25:
+        # Few outputs of many taps, a product of few numbers each.
+        work = math.prod(problem.y_shape) * problem.taps * inner
+        much = problem.rank > 2 or (problem.rank == 2 and LIBRARY and work >= 1e5)
+        yield much and single, rule(5, "split", "groups, one by one")
+        return
+    narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
+    # Many outputs are too much for one sum.
+    many = narrow and inner > 1 and inner * outer >= 512
+    many = many and problem.rank == 2 and not window and problem.taps > 1
+    yield many and single, rule(5, "split", "narrow groups to many outputs, one by one")
+    yield narrow, rule(5, "taps", "depthwise or narrow groups")
+    # lax goes through its kernel for one group after the other, and its fast one serves one group.
+    apart = not window and problem.taps > 1 and (single or inner >= 32)
+    # Along one axis it serves several groups too, wide ones of a few taps better than one by one.
+    long = problem.taps >= (9 if plain else 25)
+    apart = apart and (problem.rank > 1 or long or (inner <= 16 and plain))
+    if LIBRARY_11 and problem.taps == 1 and problem.x_dtype != jnp.bfloat16:
+        # It is good at these, and bringing groups together costs more from there on.
+        apart = single and problem.groups <= 4 and (inner >= 64 or outer >= 128)
+        yield apart, rule(5, "split", "groups, one by one")
+        return
+    # Few of them are one dense convolution, of which the products of two groups are zero.
+    small = problem.groups * max(inner, outer) <= 48 and inner < 24
+    dense = apart and problem.rank == 2 and single and (small or (outer <= 2 and inner < 24))
+    yield dense, rule(5, "expand", "a few narrow groups, as one")
+    # To a few outputs a group its fast one is not fast.
+    lopsided = apart and problem.groups >= 8 and inner <= 16 and outer <= 4
+    lopsided = lopsided and problem.rank > 1 and problem.taps <= 9
+    yield lopsided, rule(5, "taps", "groups to few outputs: a matrix product each")
+    yield apart, rule(5, "split", "groups, one by one")
+    full = problem.x_dtype.itemsize > 2 and single and LIBRARY and problem.rank > 1
+    spread = problem.channels >= 128 and problem.out_channels < 2 * problem.channels
+    yield problem.taps == 1 and full and spread, rule(5, "split", "groups, one by one")
+    enough = inner >= (16 if problem.groups >= 4 else 32)
+    several = 1 < problem.taps <= 128 or enough
+    short = problem.rank > 1 or problem.taps <= (1 if single else 16)
+    wide = (single or inner >= 64) and short
+    # Of a kernel much larger than its image most taps meet few samples.
+    wide = wide and not (window and problem.rank == 2 and problem.taps >= 64)
+    yield several and wide, rule(5, "taps", "groups: a matrix product each")
+
+
+def _is_wide(problem: Problem) -> bool:
+    """Whether the groups of a kernel gradient have work enough for a convolution each.
+
+    Its taps are the positions here, its batch the channels.
+    """
+    taps, groups = math.prod(problem.positions), problem.batch_groups
+    narrower = min(problem.batch, problem.out_channels) // groups
+    much = taps >= 25 or problem.channels >= 16
+    return 1 < taps <= 64 and narrower >= (16 if much else 32)
