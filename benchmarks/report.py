@@ -62,8 +62,8 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
     """Write the page and its figures for some results; returns the paths."""
     docs = ROOT / "docs" if docs is None else docs
     page, written = [_INTRO], []
-    kinds = dict.fromkeys(result.kind for result in results)
-    for result in (_whole([r for r in results if r.kind == kind]) for kind in kinds):
+    places = dict.fromkeys(result.place for result in results)
+    for result in (_whole([r for r in results if r.place == place]) for place in places):
         if result.benchmark == "streaming":
             page.append(report_streaming.section(result))
             continue
@@ -100,7 +100,7 @@ def write(results: Sequence[Result], *, docs: pathlib.Path | None = None) -> lis
 
 
 def _whole(results: Sequence[Result]) -> Result:
-    """Results of one kind as one."""
+    """Results of one kind, on one device, as one."""
     if not results[-1].is_partial or not results[-1].records:
         return results[-1]
     parts = report_compiled if results[-1].benchmark == "compiled" else report_gpu

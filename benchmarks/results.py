@@ -36,6 +36,11 @@ class Result(NamedTuple):
         return self.benchmark if device == "cpu" else f"{self.benchmark} {device}"
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Its kind, and of CPUs which: a result of one stands beside that of another."""
+        return self.kind, self.header["cpu"] if self.header["device"] == "cpu" else ""
+
+    @property
     def is_partial(self) -> bool:
         """Whether others of its kind stand beside it: some cases are measured again, not all."""
         return self.header.get("clock") == "profiler" or self.benchmark == "compiled"
@@ -99,14 +104,14 @@ def load(path: pathlib.Path) -> Result:
 
 
 def newest() -> list[pathlib.Path]:
-    """Of each benchmark the result in benchmarks/results/ that was measured last, layers first.
+    """Of each benchmark on each device the result that was measured last, layers first.
 
     Raises:
       FileNotFoundError: if there is none of layers.
     """
     found = [load(path) for path in RESULTS.glob("*.jsonl")]
-    last = {r.kind: r.path for r in sorted(found, key=lambda r: r.header["date"])}
-    if "layers" not in last:
+    last = {r.place: r.path for r in sorted(found, key=lambda r: r.header["date"])}
+    if "layers" not in {kind for kind, _ in last}:
         msg = f"no result in {RESULTS}; first: python -m benchmarks run"
         raise FileNotFoundError(msg)
     paths = {*last.values(), *(r.path for r in found if r.is_partial)}

@@ -427,6 +427,18 @@ def test_the_report_is_made_of_what_run_writes(tmp_path):
     assert all(case.name in text for case in TWO)
 
 
+def test_a_processor_stands_beside_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    one = synthetic(tmp_path / "a.jsonl", {"lax": 10, "auto": 1})
+    synthetic(tmp_path / "b.jsonl", {"lax": 10, "auto": 2}, cpu="Another", date="2026-02-01")
+    newer = synthetic(tmp_path / "c.jsonl", {"lax": 10, "auto": 4}, date="2026-03-01")
+    assert [path.name for path in results.newest()] == ["b.jsonl", "c.jsonl"]
+    other = results.load(tmp_path / "b.jsonl")
+    page, *_ = report.write([one, other, newer], docs=tmp_path / "docs")
+    found = re.findall(r"^## CPU: (.*)$", page.read_text(), flags=re.MULTILINE)
+    assert found == ["A processor, 2026-03-01", "Another, 2026-02-01"]
+
+
 def test_random_layers_have_a_section_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(random_cases, "MOST_SAMPLES", 4096)
     path, docs = tmp_path / "r.jsonl", tmp_path / "docs"

@@ -28,9 +28,10 @@ __all__ = ["apply", "supports"]
 
 # Slices written out in one sum: where each is a multiply-add, and where it is a matrix product or
 # the sum a pass of a loop. Beyond, an axis of the kernel runs in a loop: a sum of a hundred slices
-# takes long to compile and spills every register. 5x5 depthwise is as well off in a loop on some
-# processors, and takes half as long again on others; 7x7 is better in one.
-LOOP, UNROLL = 25, 64
+# takes long to compile and spills every register. On a CPU 5x5 is one sum too: on some processors
+# that is as fast as a loop, on others it takes two thirds of its time; 7x7 is better in a loop.
+LOOP, UNROLL = 16, 64
+LOOP_ON_CPU = 25
 # Products of one sum on a CPU where an output has several input channels. With more of them every
 # register is spilled; in a loop the output is read and written again for each pass.
 PRODUCTS = 100
@@ -62,7 +63,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
         x, w = x.astype(problem.sum_dtype), w.astype(problem.sum_dtype)
-    if conv.platform == "cpu" and _is_apart(problem) and problem.taps <= LOOP:
+    if conv.platform == "cpu" and _is_apart(problem) and problem.taps <= LOOP_ON_CPU:
         w = w.reshape(-1)  # as it lies in memory; on a TPU this would move it
     # As the caller has it, channels first: images are what lies close in memory.
     first = problem.channels_first and _is_apart(problem) and conv.platform != "tpu"
@@ -83,7 +84,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
             x = lax.optimization_barrier(x)
     if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
         return _products(x, w, problem)
-    most, y_shape = LOOP if multiplied else UNROLL, problem.y_shape
+    loop = LOOP_ON_CPU if conv.platform == "cpu" else LOOP
+    most, y_shape = loop if multiplied else UNROLL, problem.y_shape
     if multiplied and problem.group_channels > 1 and conv.platform == "cpu":
         most = max(most, PRODUCTS // problem.group_channels)
     if not first:
@@ -130,7 +132,7 @@ def _is_apart(problem: Problem) -> bool:
 
 def _is_mostly_padding(problem: Problem) -> bool:
     """Whether a padded image would be several times the image, as wide dilations make it."""
-    return problem.padded >= PADDED and problem.taps <= LOOP
+    return problem.padded >= PADDED and problem.taps <= LOOP_ON_CPU
 
 
 def _without_padding(x: jax.Array, w: jax.Array, problem: Problem, axis: int) -> jax.Array:
