@@ -106,7 +106,8 @@ def derived(g, method, **options):
 @pytest.fixture(autouse=True)
 def some_processor(monkeypatch):
     """The choice on any CPU; what is particular to Intel's has a test of its own."""
-    monkeypatch.setattr(cpu_intel, "cpu_model", lambda: "A processor")
+    for rules in (cpu_cores, cpu_intel):
+        monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -1150,6 +1151,26 @@ def test_kernel_gradients_on_an_intel_processor(monkeypatch, x, w, dtype, option
         assert row.because.startswith("rule C19: ") == (method in ("im2col", "planes", "slabs"))
     else:
         assert "C19" not in row.because
+
+
+@pytest.mark.core
+@pytest.mark.skipif(jax.__version_info__[:2] != (0, 10), reason="other JAX leaves no core idle")
+@pytest.mark.parametrize(
+    ("x", "w", "options", "methods"),
+    [
+        ((4, 40, 40, 32), (3, 3, 32, 32), {}, ("margin", "xla")),
+        ((4, 40, 40, 40), (3, 3, 40, 40), {}, ("margin", "margin")),
+        ((4, 54, 54, 64), (3, 3, 64, 64), {"stride": 2}, ("planes", "xla")),
+        ((1, 112, 112, 32), (3, 3, 32, 32), {"padding": 0}, ("margin", "margin")),
+    ],
+)
+def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods):
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w)]
+    explained = jaxdil.explain(functools.partial(jaxdil.conv, **options), platform="cpu")
+    for model, method in zip(("AMD EPYC", "Intel(R) Xeon(R)"), methods, strict=True):
+        monkeypatch.setattr(cpu_cores, "cpu_model", lambda model=model: model)
+        assert explained(*like)[0].method == method
 
 
 @pytest.mark.core
