@@ -55,7 +55,8 @@ def section(result: Result, figure: str) -> str:
     parts = [
         f"## Whole networks, {device(h)}, {h['date'][:10]}",
         _INTRO,
-        f"{versions}, Python {h['python']}, commit {h['commit']}. {h['cores']} cores.",
+        f"{versions}, Python {h['python']}, commit {h['commit']}. {h['cores']} cores."
+        + (f" Note: {h['note']}." if "note" in h else ""),
         f"```sh\n{h['command']}\n```",
         _table(found),
         _summary(found),
