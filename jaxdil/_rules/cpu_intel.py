@@ -1,8 +1,8 @@
 """A rule for Intel's processors, on which XLA's library is slow by the kernel: C19.
 
-Once the cotangent is larger than the second cache (2 MB) it computes kernel gradients at a sixth of
-what it does for smaller ones, and few channels or few positions at a third. AMD's processors know
-neither, nor does the library of JAX before 0.10.
+Once the cotangent is larger than the second cache (2 MB) it computes kernel gradients several times
+more slowly, and few channels or few positions too. AMD's processors know neither, nor does the
+library of JAX before 0.10.
 """
 
 from __future__ import annotations
