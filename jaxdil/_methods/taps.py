@@ -28,8 +28,8 @@ __all__ = ["apply", "supports"]
 
 # Slices written out in one sum: where each is a multiply-add, and where it is a matrix product or
 # the sum a pass of a loop. Beyond, an axis of the kernel runs in a loop: a sum of a hundred slices
-# takes long to compile and spills every register. On a CPU 5x5 is one sum too: on some processors
-# that is as fast as a loop, on others it takes two thirds of its time; 7x7 is better in a loop.
+# takes long to compile and spills every register. On a CPU 5x5 is one sum too: as fast as a loop on
+# some processors, faster on others. 7x7 is better in a loop.
 LOOP, UNROLL = 16, 64
 LOOP_ON_CPU = 25
 # Products of one sum on a CPU where an output has several input channels. With more of them every

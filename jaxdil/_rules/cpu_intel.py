@@ -25,15 +25,11 @@ CACHE, LARGE = 2_000_000, 400
 
 
 def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Dense kernel gradients in two axes, in single precision and in half."""
+    """Kernel gradients of one group in two axes, of floats of single precision and less."""
     taps, positions = math.prod(problem.positions), math.prod(problem.kernel)
     if not LIBRARY or problem.rank != 2 or not problem.is_window or taps == 1:
         return
-    if problem.groups > 1 or any(a > 1 for a in problem.input_dilation):
-        return
-    if problem.x_dtype.itemsize > 4 or not jnp.issubdtype(problem.x_dtype, jnp.floating):
-        return
-    if "Intel" not in cpu_model():
+    if "Intel" not in cpu_model() or any(a > 1 for a in problem.input_dilation):
         return
     # As a layer has them: its channels, its outputs, and how many of these positions there are.
     inner, outer, rows = problem.batch, problem.out_channels, positions * problem.channels
