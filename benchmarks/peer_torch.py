@@ -28,6 +28,8 @@ _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 # OpenMP's threads spin after their work, by default 300,000 times, up to 16 ms. On a machine of few
 # cores that would slow down whoever is next.
 _SETTLE = 0.02
+# Seconds after which a ceiling is known well enough.
+LONGEST_S = 3.0
 
 
 class UnsupportedError(NotImplementedError):
@@ -126,13 +128,14 @@ def ceilings(side: int, dtype: str, device: str) -> float:
     device = "cpu" if device == "cpu" else "cuda"
     a = torch.randn(side, side, device=device).to(getattr(torch, dtype))
     call = _waiting(lambda: a @ a, device)
-    call()
-    took = []
-    for _ in range(5):
+    # The first call is not counted, unless it takes minutes, as one of half precision does on a CPU
+    # that has no instructions for it.
+    took: list[float] = []
+    while len(took) < 6 and sum(took) < LONGEST_S:
         started = time.perf_counter()
         call()
         took.append(time.perf_counter() - started)
-    return 2 * side**3 / statistics.median(took)
+    return 2 * side**3 / statistics.median(took[1:] or took)
 
 
 def _waiting(run: Callable[[], Any], device: str) -> Callable[[], Any]:

@@ -1,7 +1,8 @@
 """The device here by the name that tells it from others of its platform.
 
 JAX calls every CPU "cpu". What is fastest on one is not on another, nor with more cores, so a CPU
-is named by its model and by the cores that this process may use.
+is named by its model, by the vectors that it computes with (a virtual machine may call processors
+of several generations the same) and by the cores that this process may use.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["cores", "cpu_model", "default_device", "devices_here", "kind_here"]
+__all__ = [
+    "cores",
+    "cpu_model",
+    "cpu_vectors",
+    "default_device",
+    "devices_here",
+    "kind_here",
+    "multiplies_bfloat16",
+]
 
 
 def default_device() -> tuple[str, str]:
@@ -64,18 +73,43 @@ def cores() -> int:
 
 @functools.cache
 def cpu_model() -> str:
-    """What the CPU calls itself."""
-    info = pathlib.Path("/proc/cpuinfo")
-    if sys.platform == "linux" and info.exists():
-        lines = [line.partition(":") for line in info.read_text().splitlines()]
-        told = {key.strip(): value.strip() for key, _, value in lines}
-        if "model name" in told:
-            return told["model name"]
-        if "CPU part" in told:  # Linux on ARM gives numbers
-            return f"{platform.machine()} {told.get('CPU implementer')} {told['CPU part']}"
+    """What the CPU calls itself, and its vectors where they are known."""
+    told = _cpuinfo()
+    if "model name" in told:
+        vectors = cpu_vectors()
+        return told["model name"] + (f" ({vectors})" if vectors else "")
+    if "CPU part" in told:  # Linux on ARM gives numbers
+        return f"{platform.machine()} {told.get('CPU implementer')} {told['CPU part']}"
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         done = subprocess.run(command, capture_output=True, text=True)  # noqa: PLW1510, S603
         if done.stdout.strip():
             return done.stdout.strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_vectors() -> str:
+    """The widest vectors of the CPU: "AVX-512", "AVX2", or "" where Linux names neither."""
+    return next((name for flag, name in _VECTORS.items() if flag in _flags()), "")
+
+
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU is known to have instructions for products of bfloat16."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_flags())
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux tells of the CPU, of the last of them; empty elsewhere."""
+    info = pathlib.Path("/proc/cpuinfo")
+    if sys.platform != "linux" or not info.exists():
+        return {}
+    lines = [line.partition(":") for line in info.read_text().splitlines()]
+    return {key.strip(): value.strip() for key, _, value in lines}

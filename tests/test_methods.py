@@ -29,7 +29,7 @@ import jaxdil
 from jaxdil import _geometry
 from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
-from jaxdil._rules import cpu_cores, cpu_intel
+from jaxdil._rules import cpu, cpu_avx2, cpu_cores, cpu_intel, cpu_products
 
 ROLES = ("forward", "input gradient", "kernel gradient")
 OR_AUTO = " or auto"
@@ -105,9 +105,12 @@ def derived(g, method, **options):
 
 @pytest.fixture(autouse=True)
 def some_processor(monkeypatch):
-    """The choice on any CPU; what is particular to Intel's has a test of its own."""
+    """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
     for rules in (cpu_cores, cpu_intel):
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
+    for rules in (cpu, cpu_avx2, cpu_cores):
+        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
+    monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: True)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -824,11 +827,20 @@ def test_random_geometries_by_choice_in_two_axes(cases):
         ((2, 12, 12, 64), (3, 3, 16, 32), ("split", "taps", "exchange"), ()),
         ((9, 99, 99, 64), (3, 3, 16, 32), ("split", "taps", "im2col"), ()),
         # Products that would take too much memory.
-        ((2, 12, 12, 32), (3, 3, 8, 256), ("split", "split", "correlate"), ()),
+        ((2, 12, 12, 32), (3, 3, 8, 256), ("split", "split", "im2col"), ()),
+        ((9, 12, 12, 32), (3, 3, 8, 256), ("split", "split", "correlate"), ()),
         ((2, 99, 99, 32), (3, 3, 8, 124), ("taps", "split", "im2col"), ()),
         ((2, 99, 99, 32), (3, 3, 8, 256), ("split", "split", "split"), ()),
         ((16, 12, 12, 64), (3, 3, 16, 64), ("split", "split", "split"), ()),
-        ((2, 12, 12, 64), (3, 3, 4, 64), ("taps", "taps", "correlate"), ()),
+        # Few positions are a batched product, of one tap too.
+        ((2, 12, 12, 64), (3, 3, 4, 64), ("taps", "taps", "im2col"), ()),
+        ((3, 12, 12, 64), (3, 3, 4, 64), ("taps", "taps", "correlate"), ()),
+        ((2, 12, 12, 64), (3, 3, 2, 64), ("taps", "taps", "correlate"), ()),
+        ((1, 28, 28, 64), (1, 1, 8, 64), ("taps", "taps", "im2col"), ()),
+        ((4, 28, 28, 64), (1, 1, 8, 64), ("taps", "taps", "expand"), ()),
+        # As many products as one sum takes, and more.
+        ((2, 12, 12, 60), (4, 4, 6, 60), ("taps", "taps", "correlate"), ()),
+        ((2, 12, 12, 64), (4, 4, 8, 64), ("split", "split", "correlate"), ()),
         ((2, 12, 12, 64), (5, 5, 4, 64), ("taps", "taps", "correlate"), ()),
         ((2, 12, 12, 60), (5, 5, 5, 60), ("split", "split", "correlate"), ()),
         ((2, 12, 12, 64), (1, 1, 32, 64), ("taps", "taps", "correlate"), ("xla", "xla")),
@@ -1171,6 +1183,55 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
     for model, method in zip(("AMD EPYC", "Intel(R) Xeon(R)"), methods, strict=True):
         monkeypatch.setattr(cpu_cores, "cpu_model", lambda model=model: model)
         assert explained(*like)[0].method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "dtype", "options", "methods"),
+    [
+        # The kernel gradient, of several images, of one, with a stride, with channels first.
+        ((4, 28, 28, 128), (3, 3, 128, 128), np.float32, {}, "20 margin 20 planes"),
+        ((1, 56, 56, 128), (3, 3, 128, 128), np.float32, {}, "20 margin 20 slabs"),
+        ((1, 56, 56, 128), (5, 5, 128, 128), np.float32, {}, "20 margin 20 planes"),
+        ((1, 56, 56, 128), (3, 3, 128, 128), np.float32, {"dilation": 2}, "20 margin 20 planes"),
+        ((4, 56, 56, 24), (3, 3, 24, 24), np.float32, {}, "20 margin 20 slabs"),
+        ((4, 56, 56, 24), (3, 3, 24, 24), np.float32, {"stride": 2}, "no xla 20 im2col"),
+        ((8, 64, 64, 16), (3, 3, 16, 32), np.float32, {"stride": 2}, "no xla 20 slabs"),
+        ((1, 56, 56, 64), (3, 3, 64, 64), BF16, {}, "20 margin 20 slabs"),
+        # The first layer of a network, little work, and what other rules have better.
+        ((1, 224, 224, 3), (7, 7, 3, 64), np.float32, {"stride": 2}, "20 planes 20 slabs"),
+        ((1, 28, 28, 16), (3, 3, 16, 16), np.float32, {}, "no xla no xla"),
+        ((4, 32, 32, 64), (3, 3, 64, 4), np.float32, {}, "no xla 12 exchange"),
+        ((4, 32, 32, 256), (3, 3, 256, 16), np.float32, {}, "20 margin 12 exchange"),
+        ((1, 14, 14, 256), (3, 3, 256, 256), np.float32, {}, "20 margin 15 im2col"),
+        ((2, 7, 7, 512), (3, 3, 512, 512), np.float32, {}, "15 im2col 15 im2col"),
+        # Outputs that fill no vector; a margin that would be a fifth of the image.
+        ((2, 64, 64, 36), (3, 3, 36, 36), np.float32, {}, "no xla 20 planes"),
+        ((64, 5, 5, 64), (3, 3, 64, 64), np.float32, {}, "no xla 20 planes"),
+        ((1, 64, 64, 7), (3, 3, 7, 24), np.float32, {}, "11 even no xla"),
+        ((1, 64, 64, 7), (3, 3, 7, 32), np.float32, {}, "no xla no xla"),
+        ((4, 28, 28, 128), (3, 3, 128, 128), np.float64, {}, "no xla no xla"),
+    ],
+)
+def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods):
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    for rules in (cpu, cpu_avx2, cpu_cores):
+        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
+    monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: False)
+    like = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w)]
+    conv = functools.partial(jaxdil.conv, **options)
+    forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
+    found = []
+    for row in (forward, kernel):
+        rule, _, _ = row.because.partition(":")
+        found += [rule.removeprefix("rule C").removesuffix(" rule"), row.method]
+    if jax.__version_info__[:2] == (0, 10):
+        assert found == methods.split()
+        return
+    # Other JAX are slow by the kernel alone; since 0.11 only where there is more to do.
+    assert found[0] != "20"
+    if jax.__version_info__ >= (0, 11) and found[2] == "20":
+        assert found[3] == "planes"
 
 
 @pytest.mark.core

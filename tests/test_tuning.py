@@ -1023,9 +1023,11 @@ def test_other_devices_are_named_by_jax(monkeypatch):
     [
         ("processor\t: 0\nmodel name\t: AMD EPYC\ncpu MHz\t: 2596\n", "AMD EPYC"),
         ("processor: 0\nCPU implementer: 0x41\nCPU part: 0xd0c\n", "here 0x41 0xd0c"),
+        ("model name: AMD EPYC\nflags: fpu avx avx2\n", "AMD EPYC (AVX2)"),
+        ("model name: AMD EPYC\nflags: avx2 avx512f avx512_bf16\n", "AMD EPYC (AVX-512)"),
         ("", "here"),
     ],
-    ids=["x86", "ARM", "unknown"],
+    ids=["x86", "ARM", "AVX2", "AVX-512", "unknown"],
 )
 def test_the_model_of_a_cpu(lines, name, monkeypatch):
     monkeypatch.setattr(_device.sys, "platform", "linux")
@@ -1033,4 +1035,9 @@ def test_the_model_of_a_cpu(lines, name, monkeypatch):
     monkeypatch.setattr(_device.pathlib.Path, "read_text", lambda _: lines)
     monkeypatch.setattr(_device.platform, "machine", lambda: "here")
     monkeypatch.setattr(_device.platform, "processor", lambda: "")
-    assert _device.cpu_model.__wrapped__() == name
+    _device._flags.cache_clear()
+    try:
+        assert _device.cpu_model.__wrapped__() == name
+        assert _device.multiplies_bfloat16() == ("bf16" in lines)
+    finally:
+        _device._flags.cache_clear()

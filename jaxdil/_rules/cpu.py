@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C19.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C20.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._choice import Choice
+from jaxdil._device import cpu_vectors
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_avx2 import narrow_vectors
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_groups import group_gradients, groups
 from jaxdil._rules.cpu_intel import kernel_gradients
@@ -56,6 +58,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     even = all(k % a == 0 for k, a in spread)
     tiles = all(k == a for k, a in spread) or math.prod(problem.input_dilation) >= 64
     what = "kernel gradient of a transposed convolution"
+    # Products to each phase of a volume, of a few channels each.
+    slight = window and dilated and dense and volume and single and problem.batch < 8
+    yield slight and even and tiles, rule(2, "correlate", what)
     yield (
         window and dilated and wide and even and (problem.rank == 1 or tiles),
         rule(2, "phases", what),
@@ -82,6 +87,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
             yield from _small(problem, rule)
         yield from kernel_gradients(problem, rule)
         yield from mostly_padding(problem, rule)
+        yield from narrow_vectors(problem, rule)
         yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
@@ -112,6 +118,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
     # From JAX 0.12 on only their number is too much for it, and not that it is odd.
     odd = odd and (inner >= 17 or not LIBRARY_12)
+    # Outputs that fill AVX2's vectors it computes as well.
+    odd = odd and not (outer == 32 and cpu_vectors() == "AVX2")
     yield pairs and odd and rows >= 256, rule(11, "even", "an odd number of channels")
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cores, cpu_model
+from jaxdil._device import cores, cpu_model, cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import (
@@ -69,8 +69,9 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
         # A row more of mostly padding is a row more of products.
         idle = enough and share * more <= SHARE and problem.padded < 3.2
-        # Up to 32 outputs Intel's processors compute as fast by one core.
+        # Up to 32 outputs Intel's processors compute as fast by one core, and 40 without AVX-512.
         idle = idle and (outer > 32 or not intel)
+        idle = idle and (outer >= 40 or cpu_vectors() != "AVX2")
         yield idle, rule(18, "margin", what)
         cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
         cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16
@@ -86,6 +87,7 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     light = problem.kernel[0] * less <= 2 * (less + more)
     method = "planes" if inner <= outer else "slabs"
     several = enough and outer >= 24 and light and not beside
+    several = several and (inner >= 48 or cpu_vectors() != "AVX2")
     yield several and share <= SHARE, rule(18, method, what)
 
 

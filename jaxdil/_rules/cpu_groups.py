@@ -34,7 +34,8 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
-    lone = lone and problem.channels * problem.taps >= 2000
+    little = problem.channels * problem.taps < 2000
+    yield lone and little, rule(1, "im2col", f"{what}, a batched product")
     yield lone and problem.batch * outer <= 1 << 16, rule(1, "expand", f"{what}, as one")
     yield lone, rule(1, "split", f"{what}, one by one")
     # Too many to write out one by one, which it does where the input is dilated.
@@ -55,11 +56,13 @@ def _narrow_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choi
     yield few and by_output, rule(1, "exchange", "kernel gradient of groups, to few outputs")
     if problem.rank != 2:
         return
-    taps = math.prod(problem.positions)
+    taps, rows = math.prod(problem.positions), problem.channels * problem.taps
+    what = "kernel gradient of groups, a batched product of patches"
+    yield 4 <= inner <= 8 and 1 < taps <= 9 and rows <= 100 * inner, rule(1, "im2col", what)
     if narrow or not 1 < taps <= 64:
         return
     patches = 8 <= inner < 24 and outer <= 32 and taps <= 25
-    yield patches, rule(1, "im2col", "kernel gradient of groups, a batched product of patches")
+    yield patches, rule(1, "im2col", what)
     yield True, rule(1, "split", "kernel gradient of groups, one by one")
 
 
@@ -76,6 +79,8 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
         yield much and single, rule(5, "split", "groups, one by one")
         return
     narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
+    # What is too much for one sum of `taps`.
+    narrow = narrow and not (problem.rank == 2 and inner > 4 and problem.taps * inner > 100)
     # Many outputs are too much for one sum.
     many = narrow and inner > 1 and inner * outer >= 512
     many = many and problem.rank == 2 and not window and problem.taps > 1

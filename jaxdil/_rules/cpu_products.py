@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
+from jaxdil._device import multiplies_bfloat16
 from jaxdil._problem import Problem
 
 __all__ = [
@@ -50,7 +51,7 @@ def mostly_padding(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]
     dilated = any(a > 1 for a in problem.input_dilation)
     if problem.rank > 2 or taps == 1 or dilated or max(spread, default=1) == 1:
         return
-    half, waste = problem.x_dtype == jnp.bfloat16, problem.padded
+    half, waste = _is_fast_half(problem), problem.padded
     # The products of all taps of an image are kept.
     light = window or math.prod(problem.y_shape[1:]) * taps <= 1 << 24
     # Where a core is left idle (C18) fewer channels are enough.
@@ -76,7 +77,7 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if problem.rank > 2 or taps == 1:
         return
     least, plain = min(inner, outer), set(steps) == {1}
-    half = problem.x_dtype == jnp.bfloat16
+    half = _is_fast_half(problem)
     if any(a > 1 for a in problem.input_dilation):
         yield half and least >= 64, rule(14, "phases", "bfloat16: matrix products")
         return
@@ -108,6 +109,15 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if window and LIBRARY and problem.rank > 1 and not half:
         better = waste < 1.3 and _has_better_products(inner, outer, rows, taps, plain=plain)
         yield better, rule(16, "im2col", "kernel gradient by patches: matrix products")
+
+
+def _is_fast_half(problem: Problem) -> bool:
+    """Whether it is in half precision, on a processor that multiplies in it.
+
+    XLA makes a convolution in bfloat16 one in float32, but not a matrix product. Without
+    instructions for them such products are no faster, and their patches for nothing.
+    """
+    return problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
 
 
 def exchanges_well(problem: Problem) -> bool:
