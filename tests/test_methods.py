@@ -29,7 +29,7 @@ import jaxdil
 from jaxdil import _geometry
 from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
-from jaxdil._rules import cpu, cpu_avx2, cpu_cores, cpu_intel, cpu_products
+from jaxdil._rules import cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_intel, cpu_products
 
 ROLES = ("forward", "input gradient", "kernel gradient")
 OR_AUTO = " or auto"
@@ -108,7 +108,7 @@ def some_processor(monkeypatch):
     """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
     for rules in (cpu_cores, cpu_intel):
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
-    for rules in (cpu, cpu_avx2, cpu_cores):
+    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
     monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: True)
 
@@ -1208,18 +1208,25 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         # Outputs that fill no vector; a margin that would be a fifth of the image.
         ((2, 64, 64, 36), (3, 3, 36, 36), np.float32, {}, "no xla 20 planes"),
         ((64, 5, 5, 64), (3, 3, 64, 64), np.float32, {}, "no xla 20 planes"),
+        ((1, 64, 128, 25), (3, 3, 25, 25), np.float32, {}, "20 margin 20 slabs"),
         ((1, 64, 64, 7), (3, 3, 7, 24), np.float32, {}, "11 even no xla"),
+        # Groups by the kernel: of several images, of one, of few positions.
+        ((2, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 split"),
+        ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 exchange"),
+        ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {"stride": 2}, "5 split 1 im2col"),
+        ((1, 8, 8, 256), (3, 3, 32, 256), np.float32, {}, "5 split 1 im2col"),
+        ((1, 9, 9, 256), (3, 3, 32, 256), np.float32, {}, "5 split 1 split"),
         ((1, 64, 64, 7), (3, 3, 7, 32), np.float32, {}, "no xla no xla"),
         ((4, 28, 28, 128), (3, 3, 128, 128), np.float64, {}, "no xla no xla"),
     ],
 )
 def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
-    for rules in (cpu, cpu_avx2, cpu_cores):
+    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
     monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: False)
     like = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w)]
-    conv = functools.partial(jaxdil.conv, **options)
+    conv = functools.partial(jaxdil.conv, groups=None, **options)
     forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
     found = []
     for row in (forward, kernel):

@@ -68,7 +68,7 @@ def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if margin.supports(problem, "cpu") is not None:
         return
     more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
-    full = outer >= 16 and (outer % 8 == 0 or outer >= 40)
+    full = outer >= 16 and (outer % 8 == 0 or outer >= 40 or (outer >= 24 and outer % 2 == 1))
     full = full and inner >= 8 and inner * outer >= 512
     full = full and more <= 1.1 and problem.padded < 3.2
     yield full, rule(20, "margin", "XLA's other library, without AVX-512")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
+from jaxdil._device import cpu_vectors
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
@@ -30,7 +31,12 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     strided = strided and single and problem.rank == 2 and not dilated
     strided = strided and problem.batch >= 24 * problem.batch_groups
     yield strided, rule(1, "im2col", f"{what} with a stride, a batched product of patches")
-    yield _is_wide(problem) and single, rule(1, "split", f"{what}, one by one")
+    wide = _is_wide(problem) and single
+    # One by one each would be of too little work without AVX-512.
+    little = cpu_vectors() == "AVX2" and problem.rank == 2 and not dilated
+    little = little and problem.channels * problem.taps <= 64
+    yield wide and little, rule(1, "im2col", f"{what}, a batched product of patches")
+    yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
@@ -58,10 +64,16 @@ def _narrow_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choi
         return
     taps, rows = math.prod(problem.positions), problem.channels * problem.taps
     what = "kernel gradient of groups, a batched product of patches"
-    yield 4 <= inner <= 8 and 1 < taps <= 9 and rows <= 100 * inner, rule(1, "im2col", what)
+    short = rows <= (100 if set(problem.dilation) == {1} else 50) * inner
+    yield 4 <= inner <= 8 and 1 < taps <= 9 and short, rule(1, "im2col", what)
     if narrow or not 1 < taps <= 64:
         return
     patches = 8 <= inner < 24 and outer <= 32 and taps <= 25
+    if cpu_vectors() == "AVX2" and inner >= 16:
+        # Without AVX-512 one by one, but for a single image, of which XLA's library makes little.
+        lone = problem.channels == 1 and by_output and set(problem.dilation) == {1}
+        yield patches and lone, rule(1, "exchange", "kernel gradient of groups, of one image")
+        patches = patches and problem.channels == 1
     yield patches, rule(1, "im2col", what)
     yield True, rule(1, "split", "kernel gradient of groups, one by one")
 
