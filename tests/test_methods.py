@@ -1216,6 +1216,9 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {"stride": 2}, "5 split 1 im2col"),
         ((1, 8, 8, 256), (3, 3, 32, 256), np.float32, {}, "5 split 1 im2col"),
         ((1, 9, 9, 256), (3, 3, 32, 256), np.float32, {}, "5 split 1 split"),
+        # Of kernels larger than the image.
+        ((4, 4, 4, 256), (5, 5, 64, 256), np.float32, {}, "no xla 1 split"),
+        ((4, 2, 2, 256), (3, 3, 64, 256), np.float32, {}, "5 taps 1 im2col"),
         ((1, 64, 64, 7), (3, 3, 7, 32), np.float32, {}, "no xla no xla"),
         ((4, 28, 28, 128), (3, 3, 128, 128), np.float64, {}, "no xla no xla"),
     ],
@@ -1358,12 +1361,48 @@ def test_one_row_of_half_precision_with_channels_first(x, w, options):
         ((8, 8), (3, 3, 16, 8), 2, "phases"),
         ((8, 8), (2, 2, 16, 8), 2, "correlate"),
         ((8, 8), (3, 3, 15, 8), 2, "exchange"),
+        # From one channel; in 3-D from a few.
+        ((8, 8), (3, 3, 4, 1), 2, "phases"),
+        ((8, 8), (3, 3, 3, 1), 2, "xla"),
+        ((8, 8, 8), (3, 3, 3, 20, 7), 3, "correlate"),
+        ((8, 8, 8), (3, 3, 3, 20, 8), 3, "phases"),
     ],
 )
 def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
     conv = functools.partial(jaxdil.conv_transpose, stride=stride, padding="VALID")
     x = jax.ShapeDtypeStruct((2, *size, w[-1]), np.float32)
     *_, gradient = jaxdil.explain(conv, platform="cpu")(x, jax.ShapeDtypeStruct(w, np.float32))
+    assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("images", "w", "methods"),
+    [
+        (8, (4, 4, 3, 64), ("exchange", "phases")),
+        (7, (4, 4, 3, 64), ("exchange", "exchange")),
+        (8, (5, 5, 3, 64), ("exchange", "exchange")),
+        (8, (4, 3, 64), ("exchange", "exchange")),
+    ],
+)
+def test_kernel_gradients_of_several_transposed_images(monkeypatch, images, w, methods):
+    conv = functools.partial(jaxdil.conv_transpose, stride=2, padding="VALID")
+    like = [(images, *(8,) * (len(w) - 2), w[-1]), w]
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
+    for vectors, method in zip(("AVX-512", "AVX2"), methods, strict=True):
+        monkeypatch.setattr(cpu, "cpu_vectors", lambda vectors=vectors: vectors)
+        *_, gradient = jaxdil.explain(conv, platform="cpu")(*like)
+        assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("dilation", "method"), [(2, "planes"), (3, "correlate")])
+def test_kernel_gradients_in_three_axes_with_taps_far_apart(dilation, method):
+    conv = functools.partial(jaxdil.conv, dilation=dilation)
+    like = [(1, 12, 12, 12, 8), (3, 3, 3, 8, 8)]
+    *_, gradient = jaxdil.explain(conv, platform="cpu")(
+        *(jax.ShapeDtypeStruct(shape, np.float32) for shape in like)
+    )
     assert gradient.method == method
 
 

@@ -73,6 +73,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield same or all(k < a for k, a in spread), rule(2, "phases", what)
         yield problem.batch * outer >= 48, rule(2, "correlate", what)
         yield True, rule(2, "xla", what)
+    if window and dilated and dense and single and problem.batch == 1:
+        # From one channel to few: little to do, and XLA's loop is short.
+        yield outer >= 4, rule(2, "phases", what)
+        yield True, rule(2, "xla", what)
+    several = window and dilated and dense and inner >= 8 and even and cpu_vectors() == "AVX2"
+    yield several and single and problem.rank == 2, rule(2, "phases", what)
     yield window and dilated and single, rule(2, "exchange", what)
     yield window and dilated, rule(2, "correlate", what)
     if dense and single:
@@ -141,6 +147,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     planes *= problem.kernel[0] * problem.x_dtype.itemsize
     light = planes <= max(2 * problem.bytes, FEW_BYTES)
     beside = light and problem.channels < 64
+    # A kernel gradient whose taps lie far apart: a product each.
+    apart = window and not dilated and image and single and min(problem.stride) >= 3
+    yield apart and problem.rank == 3, rule(9, "correlate", "3-D, taps far apart")
     yield not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
     yield not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
     yield dilated, rule(9, "phases", "3-D, input dilated")

@@ -34,7 +34,7 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     wide = _is_wide(problem) and single
     # One by one each would be of too little work without AVX-512.
     little = cpu_vectors() == "AVX2" and problem.rank == 2 and not dilated
-    little = little and problem.channels * problem.taps <= 64
+    little = little and problem.channels * problem.taps <= 64 and math.prod(problem.positions) <= 9
     yield wide and little, rule(1, "im2col", f"{what}, a batched product of patches")
     yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
@@ -125,7 +125,8 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     short = problem.rank > 1 or problem.taps <= (1 if single else 16)
     wide = (single or inner >= 64) and short
     # Of a kernel much larger than its image most taps meet few samples.
-    wide = wide and not (window and problem.rank == 2 and problem.taps >= 64)
+    most = 16 if cpu_vectors() == "AVX2" else 64
+    wide = wide and not (window and problem.rank == 2 and problem.taps >= most)
     yield several and wide, rule(5, "taps", "groups: a matrix product each")
 
 
