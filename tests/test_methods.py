@@ -1383,6 +1383,10 @@ def test_kernel_gradients_of_transposed_convolutions(size, w, stride, method):
         (7, (4, 4, 3, 64), ("exchange", "exchange")),
         (8, (5, 5, 3, 64), ("exchange", "exchange")),
         (8, (4, 3, 64), ("exchange", "exchange")),
+        # From one channel.
+        (8, (3, 3, 4, 1), ("phases", "phases")),
+        (9, (3, 3, 4, 1), ("exchange", "exchange")),
+        (9, (4, 4, 4, 1), ("exchange", "phases")),
     ],
 )
 def test_kernel_gradients_of_several_transposed_images(monkeypatch, images, w, methods):

@@ -73,10 +73,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield same or all(k < a for k, a in spread), rule(2, "phases", what)
         yield problem.batch * outer >= 48, rule(2, "correlate", what)
         yield True, rule(2, "xla", what)
-    if window and dilated and dense and single and problem.batch == 1:
-        # From one channel to few: little to do, and XLA's loop is short.
-        yield outer >= 4, rule(2, "phases", what)
-        yield True, rule(2, "xla", what)
+    # From one channel to few: little to do, and XLA's loop is short.
+    lone = window and dilated and dense and single and problem.batch == 1
+    yield lone and outer >= 4 and inner <= 8, rule(2, "phases", what)
+    yield lone and outer < 4, rule(2, "xla", what)
     several = window and dilated and dense and inner >= 8 and even and cpu_vectors() == "AVX2"
     yield several and single and problem.rank == 2, rule(2, "phases", what)
     yield window and dilated and single, rule(2, "exchange", what)

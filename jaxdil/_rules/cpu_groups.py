@@ -33,9 +33,9 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     yield strided, rule(1, "im2col", f"{what} with a stride, a batched product of patches")
     wide = _is_wide(problem) and single
     # One by one each would be of too little work without AVX-512.
-    little = cpu_vectors() == "AVX2" and problem.rank == 2 and not dilated
-    little = little and problem.channels * problem.taps <= 64 and math.prod(problem.positions) <= 9
-    yield wide and little, rule(1, "im2col", f"{what}, a batched product of patches")
+    small = cpu_vectors() == "AVX2" and problem.rank == 2 and not dilated
+    small = small and problem.channels * problem.taps <= 64 and math.prod(problem.positions) <= 9
+    yield wide and small, rule(1, "im2col", f"{what}, a batched product of patches")
     yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
