@@ -1210,6 +1210,12 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((64, 5, 5, 64), (3, 3, 64, 64), np.float32, {}, "no xla 20 planes"),
         ((1, 64, 128, 25), (3, 3, 25, 25), np.float32, {}, "20 margin 20 slabs"),
         ((1, 64, 64, 7), (3, 3, 7, 24), np.float32, {}, "11 even no xla"),
+        # Without padding; many taps of few channels.
+        ((1, 56, 56, 24), (3, 3, 24, 24), np.float32, {"padding": 0}, "20 margin 20 planes"),
+        ((1, 56, 56, 20), (5, 5, 20, 16), np.float32, {"padding": 0}, "no xla no xla"),
+        ((1, 56, 56, 16), (5, 5, 16, 16), np.float32, {"padding": 0}, "no xla 20 planes"),
+        ((8, 64, 64, 3), (7, 7, 3, 3), np.float32, {}, "no xla 20 slabs"),
+        ((8, 64, 64, 3), (9, 9, 3, 3), np.float32, {}, "no xla no xla"),
         # Groups by the kernel: of several images, of one, of few positions.
         ((2, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 split"),
         ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 exchange"),

@@ -44,14 +44,20 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     taps, least = math.prod(problem.positions), min(inner, outer)
     if taps == 1 or least < 3 or work < (GRADIENT_11 if LIBRARY_11 else GRADIENT):
         return
-    lopsided = (outer < 8 <= inner or 16 * outer <= inner) and exchanges_well(problem)
+    strided, padded = set(problem.dilation) != {1}, exchanges_well(problem)
+    lopsided = padded and (outer < 8 <= inner or 16 * outer <= inner)
+    bare = not padded and not strided
+    lopsided = lopsided or (bare and outer <= 16 < inner)
+    if least < 8 and taps > 49:
+        return  # XLA is as good at these, and at unpadded ones from many channels to few
     if lopsided or _has_few_rows(problem, least):
         return  # C12 and C15 have better
     what = "kernel gradient without AVX-512"
-    patches = set(problem.dilation) != {1} and least >= 24 and not LIBRARY_11
+    patches = strided and least >= 24 and not LIBRARY_11
     yield patches, rule(20, "im2col", f"{what}, with a stride")
     several = least >= 32 and not problem.kernel_first and (images > 1 or taps >= 25)
-    yield several or LIBRARY_11 or set(problem.stride) != {1}, rule(20, "planes", what)
+    several = several or LIBRARY_11 or set(problem.stride) != {1} or bare
+    yield several, rule(20, "planes", what)
     yield True, rule(20, "slabs", what)
 
 
