@@ -29,7 +29,7 @@ _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 # cores that would slow down whoever is next.
 _SETTLE = 0.02
 # Seconds after which a ceiling is known well enough.
-LONGEST_S = 3.0
+_LONGEST_S = 3.0
 
 
 class UnsupportedError(NotImplementedError):
@@ -128,10 +128,10 @@ def ceilings(side: int, dtype: str, device: str) -> float:
     device = "cpu" if device == "cpu" else "cuda"
     a = torch.randn(side, side, device=device).to(getattr(torch, dtype))
     call = _waiting(lambda: a @ a, device)
-    # The first call is not counted, unless it takes minutes, as one of half precision does on a CPU
-    # that has no instructions for it.
+    # The first call is not counted, unless it takes as long as all may: a minute in half precision,
+    # on a CPU that has no instructions for it.
     took: list[float] = []
-    while len(took) < 6 and sum(took) < LONGEST_S:
+    while len(took) < 6 and sum(took) < _LONGEST_S:
         started = time.perf_counter()
         call()
         took.append(time.perf_counter() - started)

@@ -28,6 +28,9 @@ __all__ = [
     "multiplies_bfloat16",
 ]
 
+# x86's by what Linux calls them, the widest first.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+
 
 def default_device() -> tuple[str, str]:
     """Platform, as lowering rules name it, and kind of the device that computes by default."""
@@ -91,9 +94,6 @@ def cpu_model() -> str:
 def cpu_vectors() -> str:
     """The widest vectors of the CPU: "AVX-512", "AVX2", or "" where Linux names neither."""
     return next((name for flag, name in _VECTORS.items() if flag in _flags()), "")
-
-
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 
 
 def multiplies_bfloat16() -> bool:

@@ -997,6 +997,18 @@ def test_a_product_spoils_what_lax_spoils(spoiled, options):
 BF16 = jnp.bfloat16
 
 
+def rules_and_methods(x, w, dtype, options):
+    """Number of the rule and method, forward and by the kernel: ["18", "margin", "no", "xla"]."""
+    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
+    conv = functools.partial(jaxdil.conv, groups=None, **options)
+    forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
+    found = []
+    for row in (forward, kernel):
+        rule, _, _ = row.because.partition(":")
+        found += [rule.removeprefix("rule C").removesuffix(" rule"), row.method]
+    return found
+
+
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("x", "w", "dtype", "options", "methods"),
@@ -1052,13 +1064,7 @@ BF16 = jnp.bfloat16
 def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options, methods):
     """On one core, where C18 has nothing to say."""
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
-    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
-    conv = functools.partial(jaxdil.conv, **options)
-    forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
-    found = []
-    for row in (forward, kernel):
-        rule, _, _ = row.because.partition(":")
-        found += [rule.removeprefix("rule C").removesuffix(" rule"), row.method]
+    found = rules_and_methods(x, w, dtype, options)
     # Below JAX 0.10 XLA has another library, which a product does not beat but where it is of
     # half precision or spares the padding, or where the library is not called.
     expected = methods.split()
@@ -1110,18 +1116,11 @@ def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options
 )
 def test_the_library_of_jax_0_10_leaves_a_core_idle(monkeypatch, x, w, dtype, options, methods):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
-    like = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w)]
-    explained = jaxdil.explain(functools.partial(jaxdil.conv, **options), platform="cpu")
-
-    def found():
-        rows = explained(*like)
-        number = [row.because.partition(":")[0].removeprefix("rule C") for row in rows]
-        return f"{number[0]} {rows[0].method} {number[-1]} {rows[-1].method}".replace(" rule", "")
-
+    found = rules_and_methods(x, w, dtype, options)
     if jax.__version_info__[:2] == (0, 10):
-        assert found() == methods
+        assert found == methods.split()
     else:
-        assert "18" not in found()
+        assert "18" not in found
 
 
 @pytest.mark.core
@@ -1198,11 +1197,16 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((4, 56, 56, 24), (3, 3, 24, 24), np.float32, {"stride": 2}, "no xla 20 im2col"),
         ((8, 64, 64, 16), (3, 3, 16, 32), np.float32, {"stride": 2}, "no xla 20 slabs"),
         ((1, 56, 56, 64), (3, 3, 64, 64), BF16, {}, "20 margin 20 slabs"),
+        ((1, 56, 56, 64), (3, 3, 64, 64), BF16, {"stride": 2}, "no xla 20 im2col"),
+        ((1, 16, 16, 64), (3, 3, 64, 64), BF16, {"dilation": 4}, "20 margin no xla"),
         # The first layer of a network, little work, and what other rules have better.
         ((1, 224, 224, 3), (7, 7, 3, 64), np.float32, {"stride": 2}, "20 planes 20 slabs"),
         ((1, 28, 28, 16), (3, 3, 16, 16), np.float32, {}, "no xla no xla"),
         ((4, 32, 32, 64), (3, 3, 64, 4), np.float32, {}, "no xla 12 exchange"),
         ((4, 32, 32, 256), (3, 3, 256, 16), np.float32, {}, "20 margin 12 exchange"),
+        ((8, 32, 32, 256), (3, 3, 256, 16), np.float32, {}, "20 margin 20 slabs"),
+        ((4, 32, 32, 512), (3, 3, 512, 32), np.float32, {}, "20 margin 20 planes"),
+        ((4, 64, 64, 24), (3, 3, 24, 4), np.float32, {}, "no xla 20 slabs"),
         ((1, 14, 14, 256), (3, 3, 256, 256), np.float32, {}, "20 margin 15 im2col"),
         ((2, 7, 7, 512), (3, 3, 512, 512), np.float32, {}, "15 im2col 15 im2col"),
         # Outputs that fill no vector; a margin that would be a fifth of the image.
@@ -1217,6 +1221,8 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((8, 64, 64, 3), (7, 7, 3, 3), np.float32, {}, "no xla 20 slabs"),
         ((8, 64, 64, 3), (9, 9, 3, 3), np.float32, {}, "no xla no xla"),
         # Groups by the kernel: of several images, of one, of few positions.
+        ((1, 40, 40, 32), (3, 3, 8, 32), np.float32, {"stride": 2}, "5 taps 1 im2col"),
+        ((1, 42, 42, 32), (3, 3, 8, 32), np.float32, {"stride": 2}, "5 taps 1 correlate"),
         ((2, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 split"),
         ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {}, "5 split 1 exchange"),
         ((1, 14, 14, 240), (3, 3, 20, 240), np.float32, {"stride": 2}, "5 split 1 im2col"),
@@ -1234,13 +1240,7 @@ def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods)
     for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
     monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: False)
-    like = [jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w)]
-    conv = functools.partial(jaxdil.conv, groups=None, **options)
-    forward, *_, kernel = jaxdil.explain(conv, platform="cpu")(*like)
-    found = []
-    for row in (forward, kernel):
-        rule, _, _ = row.because.partition(":")
-        found += [rule.removeprefix("rule C").removesuffix(" rule"), row.method]
+    found = rules_and_methods(x, w, dtype, options)
     if jax.__version_info__[:2] == (0, 10):
         assert found == methods.split()
         return

@@ -26,6 +26,7 @@ from jaxdil._rules.cpu_products import (
     LIBRARY_12,
     Rule,
     exchanges_well,
+    is_lopsided,
     mostly_padding,
     products,
 )
@@ -96,7 +97,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from narrow_vectors(problem, rule)
         yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
-        yield _is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
+        yield is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
     product = window and dense and math.prod(problem.positions) == 1
     product = product and single and problem.rank > 1
@@ -253,16 +254,3 @@ def _is_beyond(problem: Problem) -> bool:
     """Whether the kernel is larger than the image on some axis: XLA calls no library."""
     spread = zip(problem.size, problem.kernel, problem.dilation, strict=True)
     return any(d * (k - 1) + 1 > n for n, k, d in spread)
-
-
-def _is_lopsided(problem: Problem) -> bool:
-    """Whether the library that XLA calls has better kernels for x as the cotangent than for x.
-
-    Outputs are its lanes, which fewer than 32 leave empty; input channels are the batch here, and
-    the images the channels.
-    """
-    inner, outer = problem.batch, problem.out_channels
-    few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
-    uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
-    plain = set(problem.dilation) == {1} and exchanges_well(problem)
-    return problem.rank <= 2 and plain and (few or uneven)

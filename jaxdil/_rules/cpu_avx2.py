@@ -17,7 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well, is_lopsided
 
 __all__ = ["narrow_vectors"]
 
@@ -44,14 +44,15 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     taps, least = math.prod(problem.positions), min(inner, outer)
     if taps == 1 or least < 3 or work < (GRADIENT_11 if LIBRARY_11 else GRADIENT):
         return
-    strided, padded = set(problem.dilation) != {1}, exchanges_well(problem)
-    lopsided = padded and (outer < 8 <= inner or 16 * outer <= inner)
-    bare = not padded and not strided
-    lopsided = lopsided or (bare and outer <= 16 < inner)
-    if least < 8 and taps > 49:
-        return  # XLA is as good at these, and at unpadded ones from many channels to few
+    strided = set(problem.dilation) != {1}
+    bare = not strided and not exchanges_well(problem)
+    # XLA is as good at large kernels of few channels, and without padding from many to few.
+    if (least < 8 and taps > 49) or (bare and outer <= 16 < inner):
+        return
+    # C12 and C15 have better.
+    lopsided = is_lopsided(problem) and (outer < 8 or 16 * outer <= inner)
     if lopsided or _has_few_rows(problem, least):
-        return  # C12 and C15 have better
+        return
     what = "kernel gradient without AVX-512"
     patches = strided and least >= 24 and not LIBRARY_11
     yield patches, rule(20, "im2col", f"{what}, with a stride")

@@ -24,6 +24,7 @@ __all__ = [
     "LIBRARY_12",
     "Rule",
     "exchanges_well",
+    "is_lopsided",
     "mostly_padding",
     "products",
 ]
@@ -128,6 +129,19 @@ def exchanges_well(problem: Problem) -> bool:
     """
     spread = zip(problem.size, problem.input_dilation, problem.kernel, strict=True)
     return all(k >= a * (n - 1) + 1 for n, a, k in spread)
+
+
+def is_lopsided(problem: Problem) -> bool:
+    """Whether the library that XLA calls has better kernels for x as the cotangent than for x.
+
+    Outputs are its lanes, which fewer than 32 leave empty; input channels are the batch here, and
+    the images the channels.
+    """
+    inner, outer = problem.batch, problem.out_channels
+    few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
+    uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
+    plain = set(problem.dilation) == {1} and exchanges_well(problem)
+    return problem.rank <= 2 and plain and (few or uneven)
 
 
 def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:
