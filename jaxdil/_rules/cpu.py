@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors
+from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_avx2 import narrow_vectors
 from jaxdil._rules.cpu_cores import idle_cores
@@ -134,7 +134,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Of shorter kernels XLA's own is as good at leaving the zeros out.
     spread = list(zip(problem.kernel, problem.input_dilation, strict=True))
     even = all(k % a == 0 and k >= 3 * a for k, a in spread)
-    long = even or problem.taps >= 100 or (inner <= 4 and problem.taps >= 16)
+    long = problem.taps >= 100 or (inner <= 4 and problem.taps >= 16)
+    # Without AVX-512 more of them pay, and some of these do not (C20).
+    long = even or (long and cpu_vectors() != "AVX2")
     long = long and problem.rank == 2 and min(problem.input_dilation) > 1 and not window
     yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
@@ -207,6 +209,9 @@ def _patches(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     apart = whole and steps == (problem.kernel, ones, ones) and problem.taps > 1
     yield apart and _has_good_patches(problem), rule(10, "patches", what)
     joined = problem.taps > 1 and steps == (ones, ones, problem.kernel)
+    # In half precision XLA's products of many outputs are slow where no instruction is for them.
+    half = problem.x_dtype == jnp.bfloat16 and not multiplies_bfloat16()
+    joined = joined and not (half and problem.out_channels >= 96)
     yield joined, rule(10, "patches", "windows that tile the output: one matrix product")
     what, several = "kernel gradient of patches: one matrix product", problem.channels > 1
     taps, inner, outer = math.prod(problem.positions), problem.batch, problem.out_channels

@@ -1,9 +1,10 @@
 """A rule for processors whose widest vectors are AVX2's: C20.
 
-XLA's library has kernels for AVX-512, and those that it has for AVX2 are slow by the kernel under
-every JAX, and forward under 0.10: the other library, which `margin` calls, is faster there, and so
-is whatever makes of a kernel gradient a convolution with the kernel's own few taps. None of these
-processors multiplies in bfloat16, which XLA computes as float32.
+XLA's library has kernels for AVX-512, and those that it has for AVX2 are slow by the kernel and
+with zeros between the samples under every JAX, and forward under 0.10: the other library, which
+`margin` calls, is faster there, and so is whatever makes of a kernel gradient a convolution with
+the kernel's own few taps, or multiplies no zeros. None of these processors multiplies in bfloat16,
+which XLA computes as float32.
 """
 
 from __future__ import annotations
@@ -27,9 +28,21 @@ WORK, GRADIENT, GRADIENT_11 = 7e6, 1.2e7, 2.5e7
 
 def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Convolutions of one group in two axes, of floats of single precision and less."""
-    if cpu_vectors() != "AVX2" or problem.rank != 2 or any(a > 1 for a in problem.input_dilation):
+    if cpu_vectors() != "AVX2" or problem.x_dtype not in (jnp.float32, jnp.bfloat16):
         return
-    if problem.x_dtype not in (jnp.float32, jnp.bfloat16) or problem.is_window != problem.exchanged:
+    if any(a > 1 for a in problem.input_dilation):
+        yield _gains_by_phases(problem), rule(20, "phases", "input dilated, without AVX-512")
+        return
+    if problem.is_window != problem.exchanged:
+        return
+    if problem.rank == 1:
+        long = problem.is_window and problem.channels <= 4 and problem.batch >= 64
+        long = (
+            long and problem.taps >= 100 and problem.dilation != (1,) and problem.positions != (1,)
+        )
+        what = "kernel gradient of a few lines without AVX-512, with a stride"
+        yield long, rule(20, "im2col", what)
+    if problem.rank != 2:
         return
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
     if problem.is_window:
@@ -49,9 +62,12 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     # XLA is as good at large kernels of few channels, and without padding from many to few.
     if (least < 8 and taps > 49) or (bare and outer <= 16 < inner):
         return
+    # Images are the input channels here, and eight of them fill a vector.
+    full = images % 8 == 0 and outer < 32 if LIBRARY else images >= 8
+    if full:
+        return
     # C12 and C15 have better.
-    lopsided = is_lopsided(problem) and (outer < 8 or 16 * outer <= inner)
-    if lopsided or _has_few_rows(problem, least):
+    if (is_lopsided(problem) and outer <= 24) or _has_few_rows(problem, least):
         return
     what = "kernel gradient without AVX-512"
     patches = strided and least >= 24 and not LIBRARY_11
@@ -68,9 +84,41 @@ def _has_few_rows(problem: Problem, least: int) -> bool:
     return LIBRARY and least >= 192 and rows <= min(1.5 * least, 256)
 
 
+def _gains_by_phases(problem: Problem) -> bool:
+    """Whether the zeros between the samples cost more than a convolution for each phase.
+
+    Those are transposed convolutions, and the gradients by the input of strided ones.
+    """
+    inner, outer, taps = problem.channels, problem.out_channels, problem.taps
+    if problem.rank > 2 or problem.is_window or set(problem.stride) != {1}:
+        return False
+    samples = problem.batch * math.prod(problem.size)
+    if problem.rank == 1:
+        if inner == 1:
+            return samples >= 200 or taps <= 16
+        enough = outer >= 16 or (outer >= 8 and (samples >= 4000 or taps >= 16))
+        return samples >= 2000 and enough and (inner >= 4 or taps >= 8)
+    # Those of all taps are one matrix product (C10).
+    if taps <= math.prod(problem.input_dilation):
+        return False
+    if inner == 1:
+        return True
+    if min(inner, outer) < 8:
+        # A convolution of so few channels needs many outputs, or much else.
+        much = taps >= 16 and samples >= 16_000 and inner * outer >= 16
+        return (outer >= 16 and samples >= 700) or (outer >= max(inner, 4) and much)
+    # Those of the smallest images are too small for XLA's library.
+    if min(problem.size) < 12:
+        return False
+    # The library of JAX 0.8 leaves the zeros of few taps out as well, to few outputs.
+    many = samples >= 2000 and (taps >= 16 or outer >= inner or LIBRARY)
+    return many or (samples >= 1000 and taps >= 16 and outer >= 48)
+
+
 def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     inner, outer = problem.channels, problem.out_channels
     few = inner < 8 and problem.taps >= 49 and outer >= 32
+    few = few or (inner <= 8 and problem.taps >= 25 and problem.padded >= 3)
     yield few, rule(20, "planes", "a large kernel of few channels without AVX-512")
     if margin.supports(problem, "cpu") is not None:
         return

@@ -46,6 +46,10 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     yield lone, rule(1, "split", f"{what}, one by one")
     # Too many to write out one by one, which it does where the input is dilated.
     yield dilated and math.prod(problem.positions) > 64, rule(1, "exchange", what)
+    # A sum for each of many taps takes longer than what it adds.
+    short = problem.rank > 2 and math.prod(problem.positions) > 64 >= 2 * math.prod(problem.kernel)
+    short = short and problem.batch_groups <= 32 and single and not dilated
+    yield short, rule(1, "split", f"{what} of more taps than terms, one by one")
     if single and not dilated:
         yield from _narrow_gradients(problem, rule)
     yield True, rule(1, "correlate", what)
