@@ -36,12 +36,11 @@ def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]
     if problem.is_window != problem.exchanged:
         return
     if problem.rank == 1:
-        long = problem.is_window and problem.channels <= 4 and problem.batch >= 64
-        long = (
-            long and problem.taps >= 100 and problem.dilation != (1,) and problem.positions != (1,)
-        )
-        what = "kernel gradient of a few lines without AVX-512, with a stride"
-        yield long, rule(20, "im2col", what)
+        # As a layer has them: its images, its channels, its positions.
+        several = problem.channels <= 4 and problem.batch >= 64 and problem.taps >= 100
+        strided = problem.is_window and 1 not in (*problem.dilation, *problem.positions)
+        what = "kernel gradient of a few long lines without AVX-512, with a stride"
+        yield several and strided, rule(20, "im2col", what)
     if problem.rank != 2:
         return
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
