@@ -114,6 +114,15 @@ def some_processor(monkeypatch):
     monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: True)
 
 
+@pytest.fixture
+def without_avx_512(monkeypatch):
+    """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
+    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_products):
+        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
+    for rules in (cpu, cpu_products):
+        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
+
+
 # --- results --------------------------------------------------------------------------------------
 
 
@@ -861,6 +870,53 @@ def test_groups_go_by_their_width(x, w, methods, newer):
     assert tuple(row.method for row in jaxdil.explain(conv, platform="cpu")(*like)) == methods
 
 
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("size", "groups", "method"), [(9, 32, "split"), (9, 33, "correlate"), (14, 32, "correlate")]
+)
+def test_kernel_gradients_of_more_taps_than_terms(size, groups, method):
+    conv = functools.partial(jaxdil.conv, stride=4, groups=groups)
+    like = [(2, *(size,) * 3, groups), (5, 5, 5, 1, 2 * groups)]
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
+    *_, gradient = jaxdil.explain(conv, platform="cpu")(*like)
+    assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("w", "groups", "method"),
+    [
+        ((3, 3, 3, 3, 12), 4, "taps"),
+        ((3, 3, 3, 4, 16), 4, "expand"),
+        ((3, 3, 3, 4, 64), 16, "taps"),
+        ((4, 4, 4, 4, 16), 4, "expand"),
+        ((5, 5, 5, 4, 16), 4, "split"),
+        ((5, 5, 5, 2, 8), 4, "split"),
+        ((5, 5, 5, 1, 8), 8, "taps"),
+    ],
+)
+def test_groups_in_three_axes(w, groups, method):
+    like = [(1, 9, 9, 9, w[-2] * groups), w]
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
+    forward, *_ = jaxdil.explain(functools.partial(jaxdil.conv, groups=groups), platform="cpu")(
+        *like
+    )
+    assert forward.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("size", "kernel"), [((20,), (5,)), ((9, 9), (3, 3)), ((20,), (40,))])
+def test_a_turned_kernel_of_groups_is_read_in_its_order(size, kernel):
+    """XLA would make the order an attribute of the array, and read it number by number."""
+    x, w = np.ones((2, *size, 32), np.float32), np.ones((*kernel, 4, 32), np.float32)
+    conv = functools.partial(jaxdil.conv, groups=8, method="taps")
+    gradient = jax.jit(lambda w, c: jax.linear_transpose(lambda x: conv(x, w), x)(c)[0])
+    text = gradient.lower(w, x).compile().as_text()
+    sums = [block for block in text.split("\n\n") if " multiply(" in block]
+    assert sums
+    assert all(" transpose(" not in block and " copy(" not in block for block in sums)
+
+
 @pytest.mark.parametrize("groups", [2, 16])
 def test_split_compiles_one_convolution_for_all_groups(groups):
     x, w = np.ones((1, 8, 8, 160), np.float32), np.ones((3, 3, 160 // groups, 160), np.float32)
@@ -1235,22 +1291,151 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((4, 2, 2, 256), (3, 3, 64, 256), np.float32, {}, "5 taps 1 im2col"),
         ((1, 64, 64, 7), (3, 3, 7, 32), np.float32, {}, "no xla no xla"),
         ((4, 28, 28, 128), (3, 3, 128, 128), np.float64, {}, "no xla no xla"),
+        # Eight images fill the vectors of few outputs.
+        ((8, 32, 32, 24), (3, 3, 24, 24), np.float32, {}, "20 margin no xla"),
+        ((8, 32, 32, 24), (3, 3, 24, 32), np.float32, {}, "20 margin 20 slabs"),
+        ((12, 32, 32, 24), (3, 3, 24, 24), np.float32, {}, "20 margin 20 slabs"),
+        # Few channels that read little but padding; a few long lines with a stride.
+        ((4, 64, 64, 3), (5, 5, 3, 16), np.float32, {"dilation": 16}, "20 planes 20 planes"),
+        ((4, 64, 64, 9), (5, 5, 9, 16), np.float32, {"dilation": 16}, "no xla 20 planes"),
+        ((4, 200, 64), (4, 64, 64), np.float32, {"stride": 2}, "no xla 20 im2col"),
+        ((4, 198, 64), (4, 64, 64), np.float32, {"stride": 2}, "no xla no xla"),
+        # Padding to many outputs; a large kernel on fewer channels than a vector has.
+        (
+            (1, 33, 33, 192),
+            (3, 3, 192, 2048),
+            np.float32,
+            {"dilation": 18},
+            "20 planes 13 correlate",
+        ),
+        (
+            (1, 33, 33, 191),
+            (3, 3, 191, 2048),
+            np.float32,
+            {"dilation": 18},
+            "no xla 20 planes",
+        ),
+        ((2, 28, 28, 8), (7, 7, 1, 8), np.float32, {}, "5 split 1 correlate"),
+        ((2, 28, 28, 9), (7, 7, 1, 9), np.float32, {}, "5 taps 1 correlate"),
+        ((2, 28, 28, 8), (6, 8, 1, 8), np.float32, {}, "5 taps 1 correlate"),
+        ((5, 200, 64), (4, 64, 64), np.float32, {"stride": 2}, "no xla no xla"),
+        ((4, 200, 63), (4, 63, 64), np.float32, {"stride": 2}, "no xla no xla"),
     ],
 )
+@pytest.mark.usefixtures("without_avx_512")
 def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
-    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_products):
-        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
-    for rules in (cpu, cpu_products):
-        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
     found = rules_and_methods(x, w, dtype, options)
     if jax.__version_info__[:2] == (0, 10):
         assert found == methods.split()
         return
-    # Other JAX are slow by the kernel alone; since 0.11 only where there is more to do.
+    # Other JAX are slow by the kernel alone; since 0.11 only where there is more to do, and 0.8
+    # only of fewer than eight images.
     assert found[0] != "20"
-    if jax.__version_info__ >= (0, 11) and found[2] == "20":
-        assert found[3] == "planes"
+    if found[2] == "20" and len(w) == 4:
+        assert jax.__version_info__ < (0, 11) or found[3] == "planes"
+        assert jax.__version_info__ >= (0, 10) or x[0] < 8
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "method"),
+    [
+        # Many samples; half as many of more taps to many outputs.
+        ((2, 32, 32, 16), (3, 3, 16, 16), 2, "20 phases"),
+        ((2, 31, 32, 16), (3, 3, 16, 16), 2, "no xla"),
+        ((4, 16, 16, 64), (4, 4, 64, 64), 2, "20 phases"),
+        ((4, 16, 16, 64), (3, 3, 64, 64), 2, "no xla"),
+        ((4, 16, 16, 64), (4, 4, 40, 64), 2, "no xla"),
+        ((4, 15, 16, 64), (4, 4, 64, 64), 2, "no xla"),
+        # Small images.
+        ((32, 12, 12, 64), (4, 4, 64, 64), 2, "20 phases"),
+        ((32, 11, 12, 64), (4, 4, 64, 64), 2, "no xla"),
+        # Few outputs, few channels, one.
+        ((2, 64, 64, 64), (5, 5, 6, 64), 2, "no xla"),
+        ((1, 28, 28, 4), (3, 3, 16, 4), 2, "20 phases"),
+        ((1, 26, 26, 4), (3, 3, 16, 4), 2, "no xla"),
+        ((4, 64, 64, 4), (4, 4, 4, 4), 2, "20 phases"),
+        ((3, 64, 64, 4), (4, 4, 4, 4), 2, "no xla"),
+        ((4, 64, 64, 4), (5, 5, 3, 4), 2, "no xla"),
+        ((1, 9, 9, 1), (3, 3, 1, 1), 2, "20 phases"),
+        # A kernel that is a multiple of the stride, and one that is no longer than it.
+        ((1, 16, 16, 16), (6, 6, 16, 16), 2, "8 phases"),
+        ((4, 32, 32, 32), (2, 2, 32, 32), 2, "10 patches"),
+        # In one axis.
+        ((2, 1000, 16), (3, 16, 16), 2, "20 phases"),
+        ((2, 999, 16), (3, 16, 16), 2, "no xla"),
+        ((2, 1000, 16), (5, 8, 16), 2, "no xla"),
+        ((2, 1000, 16), (16, 8, 16), 4, "20 phases"),
+        ((2, 1000, 16), (31, 7, 16), 4, "no xla"),
+        ((2, 1000, 3), (5, 16, 3), 2, "no xla"),
+        ((2, 1000, 3), (8, 16, 3), 2, "20 phases"),
+        ((1, 200, 1), (31, 1, 1), 4, "20 phases"),
+        ((1, 199, 1), (31, 1, 1), 4, "no xla"),
+        ((1, 20, 1), (16, 8, 1), 4, "20 phases"),
+    ],
+)
+@pytest.mark.usefixtures("without_avx_512")
+def test_zeros_between_samples_without_avx_512(monkeypatch, x, w, stride, method):
+    conv = functools.partial(jaxdil.conv_transpose, stride=stride)
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w)]
+
+    def found():
+        forward, *_ = jaxdil.explain(conv, platform="cpu")(*like)
+        rule, _, _ = forward.because.partition(":")
+        return f"{rule.removeprefix('rule C').removesuffix(' rule')} {forward.method}"
+
+    assert found() == method
+    monkeypatch.setattr(cpu_avx2, "cpu_vectors", lambda: "AVX-512")
+    assert not found().startswith("20")
+
+
+@pytest.mark.core
+@pytest.mark.usefixtures("without_avx_512")
+def test_input_gradients_of_strided_convolutions_without_avx_512():
+    like = [jax.ShapeDtypeStruct(n, np.float32) for n in ((4, 56, 56, 32), (3, 3, 32, 64))]
+    _, gradient, _ = jaxdil.explain(functools.partial(jaxdil.conv, stride=2), platform="cpu")(*like)
+    # JAX 0.8 is as good at few taps to fewer outputs.
+    assert gradient.method == ("phases" if cpu_products.LIBRARY else "xla")
+    assert gradient.because.startswith("rule C20") == cpu_products.LIBRARY
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("channels", "outputs", "methods"),
+    [
+        # To one or two outputs, to a few where lanes are slow, and to too many.
+        (16, 1, "exchange exchange"),
+        (15, 1, "taps taps"),
+        (8, 2, "exchange exchange"),
+        (7, 2, "xla xla"),
+        (16, 3, "xla exchange"),
+        (16, 8, "xla exchange"),
+        (16, 9, "xla xla"),
+        (12, 7, "xla xla"),
+    ],
+)
+def test_kernel_gradients_to_few_outputs(monkeypatch, channels, outputs, methods):
+    like = [(1, 20, 20, channels), (3, 3, channels, outputs)]
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
+    for vectors, method in zip(("AVX-512", "AVX2"), methods.split(), strict=True):
+        for rules in (cpu, cpu_avx2, cpu_products):
+            monkeypatch.setattr(rules, "cpu_vectors", lambda vectors=vectors: vectors)
+        *_, gradient = jaxdil.explain(jaxdil.conv, platform="cpu")(*like)
+        assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("outputs", "methods"), [(95, "patches patches"), (96, "patches xla")])
+def test_half_precision_that_tiles_the_output(monkeypatch, outputs, methods):
+    """As one matrix product, unless no instruction is for it."""
+    conv = functools.partial(jaxdil.conv_transpose, stride=2)
+    like = [jax.ShapeDtypeStruct(n, BF16) for n in ((4, 16, 16, 64), (2, 2, outputs, 64))]
+    for able, method in zip((True, False), methods.split(), strict=True):
+        for rules in (cpu, cpu_products):
+            monkeypatch.setattr(rules, "multiplies_bfloat16", lambda able=able: able)
+        forward, *_ = jaxdil.explain(conv, platform="cpu")(*like)
+        assert forward.method == method
 
 
 @pytest.mark.core

@@ -63,8 +63,12 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if multiplied:
         # Half precision once, and not once for every tap: half the time, and less to compile.
         x, w = x.astype(problem.sum_dtype), w.astype(problem.sum_dtype)
-    if conv.platform == "cpu" and _is_apart(problem) and problem.taps <= LOOP_ON_CPU:
-        w = w.reshape(-1)  # as it lies in memory; on a TPU this would move it
+    most = _most(problem, conv) if multiplied else UNROLL
+    if multiplied and conv.platform == "cpu":
+        # As it lies in memory; on a TPU this would move it. In input gradients of groups it lies in
+        # another order than the sum reads it, and left alone XLA gathers it number by number.
+        w = w.reshape(-1) if problem.taps <= most else w.reshape(*problem.kernel, -1)
+        w = w if _is_apart(problem) else lax.optimization_barrier(w)
     # As the caller has it, channels first: images are what lies close in memory.
     first = problem.channels_first and _is_apart(problem) and conv.platform != "tpu"
     if first:
@@ -84,10 +88,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
             x = lax.optimization_barrier(x)
     if conv.platform == "cpu" and problem.groups > 1 and not multiplied:
         return _products(x, w, problem)
-    loop = LOOP_ON_CPU if conv.platform == "cpu" else LOOP
-    most, y_shape = loop if multiplied else UNROLL, problem.y_shape
-    if multiplied and problem.group_channels > 1 and conv.platform == "cpu":
-        most = max(most, PRODUCTS // problem.group_channels)
+    y_shape = problem.y_shape
     if not first:
         y = _add(None, (), w, problem, most, functools.partial(_term, x, problem=problem), y_shape)
         return y.astype(problem.out_dtype)
@@ -99,6 +100,14 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     y_shape = (y_shape[0], y_shape[-1], *y_shape[1:-1])
     y = _add(None, (), w, problem, most, term, y_shape).astype(problem.out_dtype)
     return jnp.moveaxis(y, 1, -1)
+
+
+def _most(problem: Problem, conv: Convolve) -> int:
+    """Multiply-adds that are written out as one sum, in taps."""
+    if conv.platform != "cpu":
+        return LOOP
+    several = problem.group_channels > 1
+    return max(LOOP_ON_CPU, PRODUCTS // problem.group_channels) if several else LOOP_ON_CPU
 
 
 def _is_line(problem: Problem) -> bool:
@@ -233,13 +242,13 @@ def _add(
 
 
 def _row(w: jax.Array, at: tuple[Any, ...]) -> jax.Array:
-    """The kernel of one tap, (I, O) after some axes of one."""
-    ones, rest = (1,) * len(at), w.shape[-2:]
+    """The kernel of one tap, (I, O) or (I O) after some axes of one."""
+    ones, rest = (1,) * len(at), w.shape[len(at) :]
+    start = (*at, *(0,) * len(rest))
     if all(isinstance(t, int) for t in at):
-        stop = (*(t + 1 for t in at), *rest)
-        return cut(w, (*at, 0, 0), stop, (1,) * w.ndim)
+        return cut(w, start, (*(t + 1 for t in at), *rest), (1,) * w.ndim)
     # One slice for each tap: slices of one of several are no longer a single loop.
-    return lax.dynamic_slice(w, _unsigned((*at, 0, 0)), ones + rest)
+    return lax.dynamic_slice(w, _unsigned(start), ones + rest)
 
 
 def _unsigned(at: Sequence[Any]) -> list[Any]:

@@ -117,8 +117,12 @@ def _gains_by_phases(problem: Problem) -> bool:
 def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     inner, outer = problem.channels, problem.out_channels
     few = inner < 8 and problem.taps >= 49 and outer >= 32
-    few = few or (inner <= 8 and problem.taps >= 25 and problem.padded >= 3)
+    wide = max(problem.dilation) > 1 and problem.padded >= 3 and 25 <= problem.taps <= 128
+    few = few or (1 < inner <= 8 and wide)
     yield few, rule(20, "planes", "a large kernel of few channels without AVX-512")
+    # What is kept of each tap would be too much for C13.
+    waste = problem.padded >= 2.2 and min(inner, outer) >= 192 and max(problem.dilation) > 1
+    yield waste, rule(20, "planes", "most of it padding, to many outputs")
     if margin.supports(problem, "cpu") is not None:
         return
     more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)

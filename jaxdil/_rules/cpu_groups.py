@@ -95,12 +95,21 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
         yield much and single, rule(5, "split", "groups, one by one")
         return
     narrow = inner <= 8 and (inner <= 4 or problem.taps < 25)
-    # What is too much for one sum of `taps`.
-    narrow = narrow and not (problem.rank == 2 and inner > 4 and problem.taps * inner > 100)
+    # What is too much for one sum of `taps`; in 3-D a few groups are one convolution sooner.
+    products, small = problem.taps * inner, problem.groups * max(inner, outer) <= 48 and inner < 24
+    if problem.rank == 2:
+        narrow = narrow and (inner <= 4 or products <= 100)
+    elif problem.rank > 2 and inner > 1 and not window:
+        narrow = narrow and products <= (100 if small else 200)
     # Many outputs are too much for one sum.
     many = narrow and inner > 1 and inner * outer >= 512
     many = many and problem.rank == 2 and not window and problem.taps > 1
     yield many and single, rule(5, "split", "narrow groups to many outputs, one by one")
+    # Less than a vector of channels, of which each is an image to another rule.
+    slim = problem.channels == problem.out_channels == problem.groups <= 8
+    slim = slim and cpu_vectors() == "AVX2" and plain and not window and single
+    large = problem.rank == 2 and 49 <= problem.taps <= 128
+    yield slim and large, rule(5, "split", "a large kernel on few channels, one by one")
     yield narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
@@ -113,8 +122,9 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
         yield apart, rule(5, "split", "groups, one by one")
         return
     # Few of them are one dense convolution, of which the products of two groups are zero.
-    small = problem.groups * max(inner, outer) <= 48 and inner < 24
-    dense = apart and problem.rank == 2 and single and (small or (outer <= 2 and inner < 24))
+    short = problem.rank > 2 and inner <= 4 and problem.taps <= 64
+    flat = problem.rank == 2 and (small or (outer <= 2 and inner < 24))
+    dense = apart and single and (flat or (short and small))
     yield dense, rule(5, "expand", "a few narrow groups, as one")
     # To a few outputs a group its fast one is not fast.
     lopsided = apart and problem.groups >= 8 and inner <= 16 and outer <= 4
