@@ -896,12 +896,11 @@ def test_kernel_gradients_of_more_taps_than_terms(size, groups, method):
     ],
 )
 def test_groups_in_three_axes(w, groups, method):
-    like = [(1, 9, 9, 9, w[-2] * groups), w]
-    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
-    forward, *_ = jaxdil.explain(functools.partial(jaxdil.conv, groups=groups), platform="cpu")(
-        *like
-    )
-    assert forward.method == method
+    conv = functools.partial(jaxdil.conv, groups=groups)
+    for dtype, expected in ((np.float32, method), (np.float64, "taps")):
+        like = (jax.ShapeDtypeStruct(n, dtype) for n in ((1, 9, 9, 9, w[-2] * groups), w))
+        forward, *_ = jaxdil.explain(conv, platform="cpu")(*like)
+        assert forward.method == expected
 
 
 @pytest.mark.core

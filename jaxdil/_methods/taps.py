@@ -106,8 +106,9 @@ def _most(problem: Problem, conv: Convolve) -> int:
     """Multiply-adds that are written out as one sum, in taps."""
     if conv.platform != "cpu":
         return LOOP
-    several = problem.group_channels > 1
-    return max(LOOP_ON_CPU, PRODUCTS // problem.group_channels) if several else LOOP_ON_CPU
+    if problem.group_channels == 1:
+        return LOOP_ON_CPU
+    return max(LOOP_ON_CPU, PRODUCTS // problem.group_channels)
 
 
 def _is_line(problem: Problem) -> bool:

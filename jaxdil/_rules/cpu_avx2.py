@@ -27,7 +27,7 @@ WORK, GRADIENT, GRADIENT_11 = 7e6, 1.2e7, 2.5e7
 
 
 def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Convolutions of one group in two axes, of floats of single precision and less."""
+    """Convolutions of one group in at most two axes, of single precision or bfloat16."""
     if cpu_vectors() != "AVX2" or problem.x_dtype not in (jnp.float32, jnp.bfloat16):
         return
     if any(a > 1 for a in problem.input_dilation):
@@ -62,8 +62,7 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     if (least < 8 and taps > 49) or (bare and outer <= 16 < inner):
         return
     # Images are the input channels here, and eight of them fill a vector.
-    full = images % 8 == 0 and outer < 32 if LIBRARY else images >= 8
-    if full:
+    if (images % 8 == 0 and outer < 32) if LIBRARY else images >= 8:
         return
     # C12 and C15 have better.
     if (is_lopsided(problem) and outer <= 24) or _has_few_rows(problem, least):

@@ -99,7 +99,7 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     products, small = problem.taps * inner, problem.groups * max(inner, outer) <= 48 and inner < 24
     if problem.rank == 2:
         narrow = narrow and (inner <= 4 or products <= 100)
-    elif problem.rank > 2 and inner > 1 and not window:
+    elif problem.rank > 2 and inner > 1 and not window and single:
         narrow = narrow and products <= (100 if small else 200)
     # Many outputs are too much for one sum.
     many = narrow and inner > 1 and inner * outer >= 512
