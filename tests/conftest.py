@@ -1,5 +1,6 @@
 """What holds in every test: strict JAX, eight devices, reproducible random cases."""
 
+import collections
 import gc
 import importlib.metadata
 import os
@@ -84,3 +85,29 @@ def short_rows(monkeypatch):
     monkeypatch.setattr(plan_1d, "CHANNELS", 128)
     monkeypatch.setattr(plan_1d, "MOST_ROWS", 128)
     monkeypatch.setattr(tpu_1d, "CHUNK", 16)
+
+
+def pytest_addoption(parser):
+    """A part of the suite that still has every test in it."""
+    parser.addoption(
+        "--one-in",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of the cases of a parametrized test run the first and every Nth after it",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # when -k and -m have chosen
+def pytest_collection_modifyitems(config, items):
+    """Leave out what ``--one-in`` does."""
+    step = config.getoption("--one-in")
+    met = collections.Counter()
+    kept, left_out = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (left_out if met[test] % step else kept).append(item)
+        met[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
