@@ -16,6 +16,7 @@ __all__ = [
     "Phase",
     "crop_negative",
     "dilated_size",
+    "meeting",
     "meetings",
     "output_size",
     "phases",
@@ -176,3 +177,22 @@ def meetings(
             n, k, positions, stride=stride, dilation=dilation, lo=lo, input_dilation=input_dilation
         )
     )
+
+
+def meeting(n: int, k: int, positions: int, *, stride: int, dilation: int, lo: int) -> range:
+    """The taps of one axis from the first that meets a sample at some position to the last.
+
+    With tap and position exchanged, and dilation and stride, the positions that meet a sample.
+
+    >>> meeting(1, 3, 1, stride=1, dilation=1, lo=1)
+    range(1, 2)
+    """
+
+    def meets(tap: int) -> bool:
+        at = dilation * tap - lo
+        position = max(-(at // stride), 0)
+        return position < positions and at + stride * position < n
+
+    first = next((tap for tap in range(k) if meets(tap)), 0)
+    after = next((tap + 1 for tap in reversed(range(k)) if meets(tap)), 0)
+    return range(first, after)

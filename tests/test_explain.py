@@ -246,7 +246,7 @@ def test_bytes_and_shapes():
 # Without those that need a dilated input, a second axis, windows side by side or groups.
 PARTICULAR = (
     *("phases", "cudnn", "slabs", "patches", "expand", "split", "exchange"),
-    *("even", "pallas_tpu", "pallas_gpu"),
+    *("even", "trim", "pallas_tpu", "pallas_gpu"),
 )
 
 

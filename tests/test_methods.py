@@ -189,6 +189,7 @@ SERVED = {
     "even": (4, 45, 3),
     "margin": (20, 12, 20),
     "im2col": (35, 30, 35),
+    "trim": (5, 6, 5),
     "space_to_batch": (40, 27, 19),
     "pallas_tpu": (3, 3, 3),
     "cudnn": (30, 21, 11),
@@ -1766,3 +1767,64 @@ def test_one_input_channel_goes_by_the_work_of_a_position(x, w, stride, method):
     conv = functools.partial(jaxdil.conv, stride=stride)
     like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
     assert jaxdil.explain(conv, platform="cpu", gradients=False)(*like)[0].method == method
+
+
+# --- what meets padding alone ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "inside"),
+    [
+        ((2, 1, 1, 16), (3, 3, 16, 8), {}, ((1, 1), (1, 1))),
+        ((2, 1, 9, 16), (3, 3, 16, 8), {}, ((1, 3), (1, 9))),
+        ((2, 6, 6, 16), (3, 3, 1, 16), {"groups": 16, "dilation": 6}, ((1, 1), (6, 6))),
+        ((2, 5, 7, 16), (3, 3, 16, 8), {"dilation": 6}, ((1, 3), (5, 7))),
+        ((2, 3, 3, 16), (9, 9, 16, 8), {}, ((5, 5), (3, 3))),
+        ((2, 4, 16), (2, 16, 8), {"padding": [(4, 3)], "stride": 2}, ((2,), (3,))),
+        ((2, 4, 16), (3, 16, 8), {"padding": [(40, 3)], "dilation": 20}, ((1,), (4,))),
+    ],
+)
+def test_what_meets_padding_alone_is_not_computed(x, w, options, inside):
+    """The kernel and the outputs of the convolution that is left, and of its gradients."""
+    x, w = integers(0, x), integers(1, w)
+    fn = functools.partial(jaxdil.conv, **{"padding": "SAME", **options})
+    y = jax.eval_shape(fn, x, w)
+
+    def both(x, w):
+        y, pullback = jax.vjp(fn, x, w)
+        return y, *pullback(jnp.ones_like(y))
+
+    chosen = list(jaxdil.explain(both, platform="cpu", gradients=False)(x, w))
+    # The zeros between samples, of the gradient of a strided one, `phases` leaves out.
+    chosen = [row for row in chosen if set(row.problem.input_dilation) == {1}]
+    assert {row.method for row in chosen} == {"trim"}
+    assert all(row.because.startswith("rule C21: ") for row in chosen)
+    parts = []
+
+    def part(x, w, problem):
+        parts.append((problem.kernel, problem.positions))
+        assert (problem.x_shape, problem.w_shape) == (x.shape, w.shape)
+        return lax.full(problem.y_shape, 1.0, problem.out_dtype)
+
+    load("trim").apply(x, w, chosen[0].problem, Convolve(part, "cpu"))
+    assert parts == [inside]
+    plain = functools.partial(fn, method="xla")
+    for got, by_lax in zip(
+        jax.jit(both)(x, w),
+        jax.jit(lambda x, w: (plain(x, w), *jax.vjp(plain, x, w)[1](jnp.ones_like(y))))(x, w),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, by_lax)
+
+
+def test_what_is_within_reach_of_the_image_is_computed():
+    for x, w, options in (
+        ((2, 2, 2, 16), (3, 3, 16, 8), {}),
+        ((2, 6, 6, 16), (3, 3, 16, 8), {"dilation": 5}),
+        ((2, 4, 16), (3, 16, 8), {"padding": "FULL"}),
+        # One output of a hundred reads nothing.
+        ((2, 100, 16), (2, 16, 8), {"padding": [(2, 0)]}),
+    ):
+        conv = functools.partial(jaxdil.conv, **{"padding": "SAME", **options})
+        rows = jaxdil.explain(conv, platform="cpu")(integers(0, x), integers(1, w))
+        assert "trim" not in [row.method for row in rows]

@@ -453,7 +453,7 @@ def test_donation_and_shardings_of_an_inner_jit_are_kept():
 # Without those that need a dilated input, a second axis, windows side by side or groups.
 PARTICULAR = (
     *("phases", "cudnn", "slabs", "patches", "expand", "split", "exchange"),
-    *("even", "pallas_tpu", "pallas_gpu"),
+    *("even", "trim", "pallas_tpu", "pallas_gpu"),
 )
 
 

@@ -53,7 +53,7 @@ class Method(Protocol):
 
 METHODS = (
     *("xla", "taps", "phases", "correlate", "planes", "slabs", "columns", "patches", "expand"),
-    *("split", "exchange", "even", "margin", "im2col"),
+    *("split", "exchange", "even", "margin", "im2col", "trim"),
     "space_to_batch",
     "cudnn",
     "pallas_tpu",

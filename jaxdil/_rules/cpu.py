@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C20.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C21.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
+from jaxdil._methods import trim
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_avx2 import narrow_vectors
 from jaxdil._rules.cpu_cores import idle_cores
@@ -33,6 +34,8 @@ from jaxdil._rules.cpu_products import (
 
 __all__ = ["rules"]
 
+# Of all pairs of a tap and an output, those that are not beyond the image.
+MOST_LEFT = 0.9
 # What is kept in a cache whatever the sizes of input and output.
 FEW_BYTES = 4 << 20
 
@@ -50,6 +53,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     def rule(number: int, method: str, what: str) -> Choice:
         return Choice(method, f"rule C{number}: {what}")
 
+    few = trim.left(problem) <= MOST_LEFT
+    yield few, rule(21, "trim", "taps or outputs that meet padding alone")
     one_row = "a single row: XLA has no code for its product transposed"
     yield dense and _is_one_row(problem), rule(14, "xla", f"bfloat16, {one_row}")
     if problem.batch_groups > 1:
