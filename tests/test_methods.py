@@ -1320,7 +1320,15 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((2, 28, 28, 9), (7, 7, 1, 9), np.float32, {}, "5 taps 1 correlate"),
         ((2, 28, 28, 8), (6, 8, 1, 8), np.float32, {}, "5 taps 1 correlate"),
         ((5, 200, 64), (4, 64, 64), np.float32, {"stride": 2}, "no xla no xla"),
-        ((4, 200, 63), (4, 63, 64), np.float32, {"stride": 2}, "no xla no xla"),
+        ((4, 200, 32), (4, 32, 64), np.float32, {"stride": 2}, "no xla 20 im2col"),
+        ((4, 200, 31), (4, 31, 64), np.float32, {"stride": 2}, "no xla no xla"),
+        # Outputs that leave vectors empty; few of a large image without padding.
+        ((2, 28, 28, 64), (3, 3, 64, 12), np.float32, {}, "20 margin 12 exchange"),
+        ((2, 40, 40, 24), (3, 3, 24, 15), np.float32, {}, "20 margin no xla"),
+        ((2, 40, 40, 23), (3, 3, 23, 15), np.float32, {}, "no xla no xla"),
+        ((1, 56, 56, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "20 margin no xla"),
+        ((1, 55, 55, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "no xla no xla"),
+        ((1, 80, 80, 64), (3, 3, 64, 3), np.float32, {"padding": 0}, "no xla no xla"),
     ],
 )
 @pytest.mark.usefixtures("without_avx_512")
@@ -1336,6 +1344,35 @@ def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods)
     if found[2] == "20" and len(w) == 4:
         assert jax.__version_info__ < (0, 11) or found[3] == "planes"
         assert jax.__version_info__ >= (0, 10) or x[0] < 8
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "methods"),
+    [
+        # Kernel gradients of a single line, and of two.
+        ((1, 1000, 64), (5, 64, 64), {}, "no xla 20 im2col"),
+        ((1, 1001, 64), (5, 64, 64), {}, "no xla no xla"),
+        ((2, 500, 8), (5, 8, 8), {}, "no xla 20 im2col"),
+        ((2, 500, 7), (5, 7, 8), {}, "no xla no xla"),
+        ((3, 100, 16), (5, 16, 16), {}, "no xla no xla"),
+        ((1, 256, 192), (5, 192, 192), {}, "no xla 20 im2col"),
+        ((1, 257, 192), (5, 192, 192), {}, "no xla no xla"),
+        # To few outputs.
+        ((2, 250, 64), (3, 64, 8), {}, "20 im2col 20 im2col"),
+        ((2, 249, 64), (3, 64, 8), {}, "no xla 20 im2col"),
+        ((8, 250, 64), (3, 64, 8), {"dilation": 4}, "20 im2col 12 exchange"),
+        ((8, 250, 63), (3, 63, 8), {}, "no xla 12 exchange"),
+        ((8, 250, 64), (3, 64, 9), {}, "no xla 12 exchange"),
+        ((8, 250, 64), (2, 64, 8), {}, "no xla 12 exchange"),
+        ((8, 999, 64), (3, 64, 8), {"stride": 2}, "no xla no xla"),
+        # Few positions of many channels, which C15 has with AVX-512.
+        ((2, 50, 728), (7, 728, 728), {"dilation": 4}, "no xla 20 im2col"),
+    ],
+)
+@pytest.mark.usefixtures("without_avx_512")
+def test_lines_without_avx_512(x, w, options, methods):
+    assert rules_and_methods(x, w, np.float32, options) == methods.split()
 
 
 @pytest.mark.core

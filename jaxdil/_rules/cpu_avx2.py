@@ -36,11 +36,7 @@ def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]
     if problem.is_window != problem.exchanged:
         return
     if problem.rank == 1:
-        # As a layer has them: its images, its channels, its positions.
-        several = problem.channels <= 4 and problem.batch >= 64 and problem.taps >= 100
-        strided = problem.is_window and 1 not in (*problem.dilation, *problem.positions)
-        what = "kernel gradient of a few long lines without AVX-512, with a stride"
-        yield several and strided, rule(20, "im2col", what)
+        yield from _lines(problem, rule)
     if problem.rank != 2:
         return
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
@@ -48,6 +44,25 @@ def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]
         yield from _gradients(problem, rule, work)
     elif LIBRARY and not LIBRARY_11 and problem.taps > 1 and work >= WORK:
         yield from _forward(problem, rule)
+
+
+def _lines(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """One axis."""
+    what = "kernel gradient of a few lines without AVX-512"
+    if problem.is_window:
+        # As a layer has them: its images, its channels, its outputs, its positions and taps.
+        images, inner, outer = problem.channels, problem.batch, problem.out_channels
+        several = math.prod(problem.positions) > 1
+        strided = several and set(problem.dilation) != {1} and problem.taps >= 100
+        yield strided and images <= 4 and inner >= 32, rule(20, "im2col", f"{what}, with a stride")
+        least = min(inner, outer)
+        short = several and images <= 2 and images * problem.taps <= (256 if least >= 192 else 1000)
+        yield short and least >= 8, rule(20, "im2col", what)
+        return
+    few = problem.out_channels <= 8 and problem.channels >= 64 and set(problem.stride) == {1}
+    rows = math.prod(problem.y_shape[:-1])
+    few = few and problem.taps >= 3 and rows >= 500
+    yield few, rule(20, "im2col", "one axis, to few outputs without AVX-512")
 
 
 def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, Choice]]:
@@ -125,7 +140,11 @@ def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if margin.supports(problem, "cpu") is not None:
         return
     more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
+    # Outputs are the lanes, which these leave empty in the one library and not in the other.
+    uneven = 8 < outer < 16 and inner >= 24
+    bare = set(problem.padding) == {(0, 0)} and problem.positions[-1] >= 54
+    uneven = uneven or (bare and 4 <= outer < 16 and inner >= 32)
     full = outer >= 16 and (outer % 8 == 0 or outer >= 40 or (outer >= 24 and outer % 2 == 1))
-    full = full and inner >= 8 and inner * outer >= 512
+    full = (full and inner >= 8 and inner * outer >= 512) or uneven
     full = full and more <= 1.1 and problem.padded < 3.2
     yield full, rule(20, "margin", "XLA's other library, without AVX-512")
