@@ -1428,6 +1428,32 @@ def test_zeros_between_samples_without_avx_512(monkeypatch, x, w, stride, method
     assert not found().startswith("20")
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "groups", "method"),
+    [
+        ((1, 64, 64, 16), (3, 3, 4, 64), 4, "expand"),
+        ((1, 62, 62, 16), (3, 3, 4, 64), 4, "phases"),
+        ((4, 64, 64, 36), (3, 3, 9, 64), 4, "phases"),
+        ((4, 64, 64, 16), (3, 3, 4, 32), 4, "phases"),
+        ((4, 64, 64, 20), (3, 3, 4, 80), 5, "phases"),
+        ((4, 800, 16), (3, 4, 64), 4, "phases"),
+    ],
+)
+@pytest.mark.usefixtures("without_avx_512")
+def test_a_few_groups_with_zeros_between_samples(monkeypatch, x, w, groups, method):
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w)]
+    conv = functools.partial(jaxdil.conv, stride=2, groups=groups)
+
+    def found():
+        _, gradient, _ = jaxdil.explain(conv, platform="cpu")(*like)
+        assert gradient.because.startswith("rule C4: ")
+        return gradient.method
+
+    assert found() == method
+    monkeypatch.setattr(cpu_groups, "cpu_vectors", lambda: "AVX-512")
+    assert found() == "phases"
+
+
 @pytest.mark.core
 @pytest.mark.usefixtures("without_avx_512")
 def test_input_gradients_of_strided_convolutions_without_avx_512():

@@ -87,6 +87,10 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
+    few = problem.groups <= 4 and inner > 8 >= outer and not window and single
+    few = few and problem.rank == 2 and cpu_vectors() == "AVX2"
+    few = few and dilated and problem.batch * math.prod(problem.size) >= 1000
+    yield few, rule(4, "expand", "a few groups as one, input dilated, without AVX-512")
     yield dilated, rule(4, "phases", "groups, input dilated")
     if window and 4 <= inner <= 8 and problem.taps >= 25:
         # Few outputs of many taps, a product of few numbers each.
