@@ -1321,6 +1321,11 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
         ((2, 28, 28, 8), (6, 8, 1, 8), np.float32, {}, "5 taps 1 correlate"),
         ((5, 200, 64), (4, 64, 64), np.float32, {"stride": 2}, "no xla no xla"),
         ((4, 200, 32), (4, 32, 64), np.float32, {"stride": 2}, "no xla 20 im2col"),
+        # A column of taps to few outputs.
+        ((4, 56, 56, 64), (5, 1, 64, 16), np.float32, {}, "20 margin no xla"),
+        ((4, 56, 56, 64), (5, 1, 64, 17), np.float32, {}, "no xla 12 exchange"),
+        ((4, 56, 56, 64), (1, 5, 64, 15), np.float32, {}, "20 margin 12 exchange"),
+        ((4, 56, 56, 64), (5, 1, 64, 2), np.float32, {}, "no xla no xla"),
         ((4, 200, 31), (4, 31, 64), np.float32, {"stride": 2}, "no xla no xla"),
         # Outputs that leave vectors empty; few of a large image without padding.
         ((2, 28, 28, 64), (3, 3, 64, 12), np.float32, {}, "20 margin 12 exchange"),
@@ -1891,3 +1896,33 @@ def test_what_is_within_reach_of_the_image_is_computed():
         conv = functools.partial(jaxdil.conv, **{"padding": "SAME", **options})
         rows = jaxdil.explain(conv, platform="cpu")(integers(0, x), integers(1, w))
         assert "trim" not in [row.method for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("x", "channels_first", "method"),
+    [
+        ((4, 200, 64), True, "xla"),
+        ((4, 200, 64), False, "taps"),
+        ((2, 200, 64), True, "taps"),
+    ],
+)
+@pytest.mark.usefixtures("without_avx_512")
+def test_lines_with_channels_first_are_not_moved_for_one_tap(
+    monkeypatch, x, channels_first, method
+):
+    like = [jax.ShapeDtypeStruct(n, np.float32) for n in (x, (1, 64, 128))]
+
+    def found():
+        order = (0, 2, 1) if channels_first else (0, 1, 2)
+
+        def conv(x, w):
+            return jaxdil.conv(
+                x.transpose(order), w, data_format="NCW" if channels_first else "NWC"
+            )
+
+        (row,) = jaxdil.explain(conv, platform="cpu", gradients=False)(*like)
+        return row.method
+
+    assert found() == method
+    monkeypatch.setattr(cpu, "cpu_vectors", lambda: "AVX-512")
+    assert found() == "taps"

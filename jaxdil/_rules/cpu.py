@@ -125,6 +125,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     alone = alone and (channels >= 32 or (problem.rank == 2 and channels >= 8 and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
+    # Nor where it would be moved to channels last and back, without AVX-512.
+    moved = problem.rank == 1 and problem.channels_first and cpu_vectors() == "AVX2"
+    alone = alone and not (moved and rows * inner * outer > 4e6)
     yield alone and single, rule(7, "taps", "1x1: one matrix product")
     pairs = LIBRARY and problem.rank == 2 and single and not dilated and not window
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1

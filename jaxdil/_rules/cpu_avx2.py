@@ -18,7 +18,14 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well, is_lopsided
+from jaxdil._rules.cpu_products import (
+    LIBRARY,
+    LIBRARY_11,
+    Rule,
+    exchanges_well,
+    is_lopsided,
+    is_upright,
+)
 
 __all__ = ["narrow_vectors"]
 
@@ -69,7 +76,12 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     """As a layer has them: its channels, its outputs, its images."""
     inner, outer, images = problem.batch, problem.out_channels, problem.channels
     taps, least = math.prod(problem.positions), min(inner, outer)
-    if taps == 1 or least < 3 or work < (GRADIENT_11 if LIBRARY_11 else GRADIENT):
+    if (
+        taps == 1
+        or least < 3
+        or is_upright(problem)
+        or work < (GRADIENT_11 if LIBRARY_11 else GRADIENT)
+    ):
         return
     strided = set(problem.dilation) != {1}
     bare = not strided and not exchanges_well(problem)

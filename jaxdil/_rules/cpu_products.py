@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "exchanges_well",
     "is_lopsided",
+    "is_upright",
     "mostly_padding",
     "products",
 ]
@@ -147,7 +148,13 @@ def is_lopsided(problem: Problem) -> bool:
     few = few or (inner >= (16 if lone else 8) and 2 * outer <= inner and outer <= most)
     uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
     plain = set(problem.dilation) == {1} and exchanges_well(problem)
-    return problem.rank <= 2 and plain and (few or uneven)
+    return problem.rank <= 2 and plain and (few or uneven) and not is_upright(problem)
+
+
+def is_upright(problem: Problem) -> bool:
+    """Whether a kernel gradient is of one column to few outputs, which XLA does well with AVX2."""
+    upright = problem.rank == 2 and problem.positions[-1] == 1 < problem.positions[0]
+    return upright and problem.out_channels <= 16 and cpu_vectors() == "AVX2"
 
 
 def _has_better_products(inner: int, outer: int, rows: int, taps: int, *, plain: bool) -> bool:
