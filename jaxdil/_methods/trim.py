@@ -8,6 +8,7 @@ within a border of zeros. What is left is a smaller convolution: its method is c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -69,8 +70,8 @@ def _axis(n: int, k: int, p: int, s: int, d: int, a: int, padding: tuple[int, in
 def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.Array:
     """Cut off the ends of the kernel, convolve, and put zeros where outputs meet no sample."""
     axes = _axes(problem)
-    x = x[:, *(slice(axis.samples.start, axis.samples.stop) for axis in axes)]
-    w = w[*(slice(axis.taps.start, axis.taps.stop) for axis in axes)]
+    x = _cut(x, 1, [axis.samples for axis in axes])
+    w = _cut(w, 0, [axis.taps for axis in axes])
     inside = problem.replace(
         size=x.shape[1:-1],
         kernel=w.shape[:-2],
@@ -82,3 +83,11 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
         for axis, p in zip(axes, problem.positions, strict=True)
     ]
     return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+
+
+def _cut(x: jax.Array, first: int, kept: Sequence[range]) -> jax.Array:
+    """What is kept of the axes from ``first`` on."""
+    starts, stops = [0] * x.ndim, list(x.shape)
+    for axis, part in enumerate(kept, first):
+        starts[axis], stops[axis] = part.start, part.stop
+    return lax.slice(x, starts, stops)
