@@ -182,8 +182,6 @@ def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     least = min(problem.channels, problem.out_channels)
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
     much = least >= 16 and work >= (1e5 if least >= 32 else 6e5)
-    # Of a kernel dilated far beyond the image most taps meet none of it.
-    much = much and (problem.padded < 9 or set(problem.dilation) == {1})
     dilated = any(a > 1 for a in problem.input_dilation)
     yield much and dilated, rule(17, "phases", what)
     several = math.prod(problem.positions) > 1
