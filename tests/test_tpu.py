@@ -177,6 +177,7 @@ SMALL = {
     "transposed": ((1, 6, 6, 8), (4, 4, 8, 8), {"input_dilation": 2, "padding": "FULL"}),
     "volume": ((1, 6, 8, 8, 8), (3, 3, 3, 8, 8), {}),
     "patches": ((1, 8, 8, 8), (4, 4, 8, 16), {"stride": 4}),
+    "far": ((1, 4, 4, 8), (3, 3, 8, 8), {"dilation": 4}),
 }
 
 
