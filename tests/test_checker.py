@@ -1,5 +1,8 @@
-"""The checker lets honest results pass, and every planted fault fails."""
+"""The checker lets honest results pass, and every planted fault fails; a part of the suite."""
 
+import types
+
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,3 +209,17 @@ def test_the_message_shows_the_first_fault():
     bad[1, 2] = 3
     with pytest.raises(AssertionError, match=r"at \(1, 2\): got 3.0, expected 1.0, off by 2"):
         assert_matches(bad, good, good, terms=1, dtype=np.float32)
+
+
+def test_a_part_of_the_suite_has_every_test_in_it():
+    """What ``--one-in`` leaves out: of each test all but the first case and every Nth after it."""
+    names = ["a.py::f[1]", "a.py::f[2]", "a.py::g", "a.py::f[3]", "a.py::f[4]", "b.py::f[1]"]
+    items = [types.SimpleNamespace(nodeid=name) for name in names]
+    told = []
+    config = types.SimpleNamespace(
+        getoption={"--one-in": 3}.get,
+        hook=types.SimpleNamespace(pytest_deselected=lambda items: told.extend(items)),
+    )
+    conftest.pytest_collection_modifyitems(config, items)
+    assert [item.nodeid for item in items] == ["a.py::f[1]", "a.py::g", "a.py::f[4]", "b.py::f[1]"]
+    assert [item.nodeid for item in told] == ["a.py::f[2]", "a.py::f[3]"]

@@ -450,7 +450,8 @@ def test_donation_and_shardings_of_an_inner_jit_are_kept():
 # --- methods --------------------------------------------------------------------------------------
 
 
-# Without those that need a dilated input, a second axis, windows side by side or groups.
+# Without those that need a dilated input, a second axis, windows side by side, groups or
+# padding that is read alone.
 PARTICULAR = (
     *("phases", "cudnn", "slabs", "patches", "expand", "split", "exchange"),
     *("even", "trim", "pallas_tpu", "pallas_gpu"),

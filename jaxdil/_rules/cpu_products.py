@@ -100,8 +100,8 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield half and (enough or narrow) and (LIBRARY or not window), rule(14, "im2col", what)
     few = rows <= (1.5 if window or plain else 0.5) * least
     # In 1-D the library is as good without AVX-512, and C20 has kernel gradients.
-    rows_too = not window and cpu_vectors() != "AVX2"
-    few = few and least >= (192 if window else 256) and (problem.rank > 1 or rows_too)
+    lines = not window and cpu_vectors() != "AVX2"
+    few = few and least >= (192 if window else 256) and (problem.rank > 1 or lines)
     few = few and (not window or rows <= 256 or max(inner, outer) < 512)
     # A strided convolution with a kernel that is turned round is of a transposed one.
     few = few and (plain or window or (problem.rank > 1 and not problem.turned))
