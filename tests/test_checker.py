@@ -216,9 +216,13 @@ def test_a_part_of_the_suite_has_every_test_in_it():
     names = ["a.py::f[1]", "a.py::f[2]", "a.py::g", "a.py::f[3]", "a.py::f[4]", "b.py::f[1]"]
     items = [types.SimpleNamespace(nodeid=name) for name in names]
     told = []
+
+    def deselected(items):
+        told.extend(items)
+
     config = types.SimpleNamespace(
         getoption={"--one-in": 3}.get,
-        hook=types.SimpleNamespace(pytest_deselected=lambda items: told.extend(items)),
+        hook=types.SimpleNamespace(pytest_deselected=deselected),
     )
     conftest.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items] == ["a.py::f[1]", "a.py::g", "a.py::f[4]", "b.py::f[1]"]

@@ -34,8 +34,8 @@ from jaxdil._rules.cpu_products import (
 
 __all__ = ["rules"]
 
-# The part of all pairs of a tap and an output that is left without those beyond the image: from here
-# down it is worth cutting the kernel.
+# The part of all pairs of a tap and an output that is left without those beyond the image: from
+# here down it is worth cutting the kernel.
 MOST_LEFT = 0.9
 # What is kept in a cache whatever the sizes of input and output.
 FEW_BYTES = 4 << 20
