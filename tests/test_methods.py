@@ -29,7 +29,7 @@ import jaxdil
 from jaxdil import _geometry
 from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
-from jaxdil._rules import cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_intel, cpu_products
+from jaxdil._rules import cpu, cpu_cores, cpu_groups, cpu_intel, cpu_library, cpu_products
 
 ROLES = ("forward", "input gradient", "kernel gradient")
 OR_AUTO = " or auto"
@@ -108,7 +108,7 @@ def some_processor(monkeypatch):
     """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
     for rules in (cpu_cores, cpu_intel):
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
-    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_products):
+    for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
     monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: True)
@@ -117,7 +117,7 @@ def some_processor(monkeypatch):
 @pytest.fixture
 def without_avx_512(monkeypatch):
     """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
-    for rules in (cpu, cpu_avx2, cpu_cores, cpu_groups, cpu_products):
+    for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
     for rules in (cpu, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
@@ -1429,7 +1429,7 @@ def test_zeros_between_samples_without_avx_512(monkeypatch, x, w, stride, method
         return f"{rule.removeprefix('rule C').removesuffix(' rule')} {forward.method}"
 
     assert found() == method
-    monkeypatch.setattr(cpu_avx2, "cpu_vectors", lambda: "AVX-512")
+    monkeypatch.setattr(cpu_library, "cpu_vectors", lambda: "AVX-512")
     assert not found().startswith("20")
 
 
@@ -1488,7 +1488,7 @@ def test_kernel_gradients_to_few_outputs(monkeypatch, channels, outputs, methods
     like = [(1, 20, 20, channels), (3, 3, channels, outputs)]
     like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in like]
     for vectors, method in zip(("AVX-512", "AVX2"), methods.split(), strict=True):
-        for rules in (cpu, cpu_avx2, cpu_products):
+        for rules in (cpu, cpu_library, cpu_products):
             monkeypatch.setattr(rules, "cpu_vectors", lambda vectors=vectors: vectors)
         *_, gradient = jaxdil.explain(jaxdil.conv, platform="cpu")(*like)
         assert gradient.method == method

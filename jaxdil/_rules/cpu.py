@@ -16,10 +16,10 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import trim
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_avx2 import narrow_vectors
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_groups import group_gradients, groups
 from jaxdil._rules.cpu_intel import kernel_gradients
+from jaxdil._rules.cpu_library import slow_library
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
     LIBRARY,
@@ -56,8 +56,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
     few = trim.left(problem) <= MOST_LEFT
     yield few, rule(21, "trim", "taps or outputs that meet padding alone")
-    one_row = "a single row: XLA has no code for its product transposed"
-    yield dense and _is_one_row(problem), rule(14, "xla", f"bfloat16, {one_row}")
+    what = "bfloat16: XLA has no code for its product transposed"
+    yield dense and _has_no_code(problem), rule(14, "xla", what)
     if problem.batch_groups > 1:
         yield from group_gradients(problem, rule, single=single)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
@@ -100,7 +100,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
             yield from _small(problem, rule)
         yield from kernel_gradients(problem, rule)
         yield from mostly_padding(problem, rule)
-        yield from narrow_vectors(problem, rule)
+        if cpu_vectors() == "AVX2":
+            yield from slow_library(problem, rule)
         yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
@@ -143,13 +144,21 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Of shorter kernels XLA's own is as good at leaving the zeros out.
     spread = list(zip(problem.kernel, problem.input_dilation, strict=True))
     even = all(k % a == 0 and k >= 3 * a for k, a in spread)
-    long = problem.taps >= 100 or (inner <= 4 and problem.taps >= 16)
-    # Without AVX-512 more of them pay, and some of these do not (C20).
+    long = problem.taps >= (16 if inner <= 4 and outer >= 16 else 100)
+    # From few to few it takes more of all, or that every window that meets a sample is an output.
+    long = long and (outer >= 16 or inner >= 8)
+    much = problem.taps >= 81 and inner * outer >= 8
+    much = much and problem.batch * math.prod(problem.size) >= 4000
+    few = max(inner, outer) < 16
+    long = long or (few and (much or (problem.taps >= 49 and _is_full(problem))))
+    # Without AVX-512 some of these do not pay (C20).
     long = even or (long and cpu_vectors() != "AVX2")
     long = long and problem.rank == 2 and min(problem.input_dilation) > 1 and not window
     yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
         yield from products(problem, rule)
+    if single:
+        yield from slow_library(problem, rule)
     if not volume or problem.taps == 1:
         return
     image = not window or math.prod(problem.kernel) >= 64
@@ -167,14 +176,18 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dilated, rule(9, "phases", "3-D, input dilated")
 
 
-def _is_one_row(problem: Problem) -> bool:
-    """Whether the output is a single row in bfloat16, which lax serves.
+def _has_no_code(problem: Problem) -> bool:
+    """Whether XLA has no code for what would be a product in bfloat16: an error when it runs.
 
-    XLA makes one of a product and of the transpose that brings channels to the front of it, in the
-    layer or anywhere behind it, and has no code for that in bfloat16: an error when it runs.
+    Of a single row it makes one with the transpose that brings channels to the front of it, in the
+    layer or anywhere behind it; before JAX 0.10, with that of a kernel which is turned round.
     """
+    if problem.x_dtype != jnp.bfloat16:
+        return False
     row = problem.batch == 1 and sum(n > 1 for n in problem.positions) == 1
-    return row and problem.x_dtype == jnp.bfloat16 and not problem.exchanged
+    sides = zip(problem.size, problem.kernel, problem.input_dilation, strict=True)
+    single = all(n == 1 or k <= a for n, k, a in sides)
+    return (row and not problem.exchanged) or (single and problem.turned and not LIBRARY)
 
 
 def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -260,6 +273,12 @@ def _has_good_patches(problem: Problem) -> bool:
     large = problem.taps > 16 and problem.batch == 1
     rows = math.prod(problem.y_shape[:-1])
     return not large and problem.out_channels >= 96 and (rows >= 1024 or not problem.turned)
+
+
+def _is_full(problem: Problem) -> bool:
+    """Whether the padding is a kernel but for a tap, as transposed convolutions uncropped have."""
+    spread = zip(problem.padding, problem.dilation, problem.kernel, strict=True)
+    return all(min(pair) >= d * (k - 1) for pair, d, k in spread)
 
 
 def _is_beyond(problem: Problem) -> bool:

@@ -87,10 +87,14 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
-    few = problem.groups <= 4 and inner > 8 >= outer and not window and single
-    few = few and problem.rank == 2 and cpu_vectors() == "AVX2"
+    most = 8 if cpu_vectors() == "AVX2" else 5
+    few = problem.groups <= 4 and inner > 8 and outer <= most and not window and single
+    few = few and problem.rank == 2
+    # Windows side by side are a product each, and the zeros of others are none.
+    sides = zip(problem.kernel, problem.input_dilation, strict=True)
+    few = few and (cpu_vectors() == "AVX2" or any(k > a for k, a in sides))
     few = few and dilated and problem.batch * math.prod(problem.size) >= 1000
-    yield few, rule(4, "expand", "a few groups as one, input dilated, without AVX-512")
+    yield few, rule(4, "expand", "a few groups as one, input dilated")
     yield dilated, rule(4, "phases", "groups, input dilated")
     if window and 4 <= inner <= 8 and problem.taps >= 25:
         # Few outputs of many taps, a product of few numbers each.

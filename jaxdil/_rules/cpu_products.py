@@ -142,10 +142,9 @@ def is_lopsided(problem: Problem) -> bool:
     """
     inner, outer = problem.batch, problem.out_channels
     few = outer < 32 <= inner and (outer != 16 or problem.channels < 8)
-    # One or two outputs leave nearly all of them empty, and so do a few where lanes are slow.
+    # Up to eight outputs leave nearly all of them empty.
     lone = problem.channels == outer == 1
-    most = 8 if cpu_vectors() == "AVX2" else 2
-    few = few or (inner >= (16 if lone else 8) and 2 * outer <= inner and outer <= most)
+    few = few or (inner >= (16 if lone else 8) and 2 * outer <= inner and outer <= 8)
     uneven = 32 < outer < 64 and inner % 64 == 0 and problem.bytes < EXCHANGED
     plain = set(problem.dilation) == {1} and exchanges_well(problem)
     return problem.rank <= 2 and plain and (few or uneven) and not is_upright(problem)

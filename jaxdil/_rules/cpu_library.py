@@ -1,10 +1,9 @@
-"""A rule for processors whose widest vectors are AVX2's: C20.
+"""A rule for what XLA's library is slow at, on processors with AVX2 and with AVX-512: C20.
 
-XLA's library has kernels for AVX-512, and those that it has for AVX2 are slow by the kernel and
-with zeros between the samples under every JAX, and forward under 0.10: the other library, which
-`margin` calls, is faster there, and so is whatever makes of a kernel gradient a convolution with
-the kernel's own few taps, or multiplies no zeros. None of these processors multiplies in bfloat16,
-which XLA computes as float32.
+It is slow by the kernel, along one axis, and with zeros between the samples, whatever the
+vectors. What makes of a kernel gradient a convolution with the kernel's own few taps, or multiplies
+no zeros, is faster. Its kernels for AVX2 are slow forward too, under JAX 0.10, where the other
+library, which `margin` calls, is faster; and by the kernel so slow that there this rule goes first.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors
+from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import (
@@ -27,20 +26,22 @@ from jaxdil._rules.cpu_products import (
     is_upright,
 )
 
-__all__ = ["narrow_vectors"]
+__all__ = ["slow_library"]
 
 # Multiply-adds from which on: of a convolution, of a kernel gradient, and of one since JAX 0.11.
 WORK, GRADIENT, GRADIENT_11 = 7e6, 1.2e7, 2.5e7
 
 
-def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+def slow_library(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Convolutions of one group in at most two axes, of single precision or bfloat16."""
-    if cpu_vectors() != "AVX2" or problem.x_dtype not in (jnp.float32, jnp.bfloat16):
+    if problem.x_dtype not in (jnp.float32, jnp.bfloat16) or not cpu_vectors():
         return
     if any(a > 1 for a in problem.input_dilation):
-        yield _gains_by_phases(problem), rule(20, "phases", "input dilated, without AVX-512")
+        yield _gains_by_phases(problem), rule(20, "phases", "zeros between the samples")
         return
-    if problem.is_window != problem.exchanged:
+    narrow = cpu_vectors() == "AVX2"
+    # Intel's processors with AVX-512 have C19, and the rest of this was not measured there.
+    if problem.is_window != problem.exchanged or not (narrow or "Intel" not in cpu_model()):
         return
     if problem.rank == 1:
         yield from _lines(problem, rule)
@@ -49,27 +50,33 @@ def narrow_vectors(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
     if problem.is_window:
         yield from _gradients(problem, rule, work)
-    elif LIBRARY and not LIBRARY_11 and problem.taps > 1 and work >= WORK:
+    elif narrow and LIBRARY and not LIBRARY_11 and problem.taps > 1 and work >= WORK:
         yield from _forward(problem, rule)
 
 
 def _lines(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """One axis."""
-    what = "kernel gradient of a few lines without AVX-512"
+    what = "kernel gradient of a few lines"
     if problem.is_window:
         # As a layer has them: its images, its channels, its outputs, its positions and taps.
         images, inner, outer = problem.channels, problem.batch, problem.out_channels
-        several = math.prod(problem.positions) > 1
-        strided = several and set(problem.dilation) != {1} and problem.taps >= 100
-        yield strided and images <= 4 and inner >= 32, rule(20, "im2col", f"{what}, with a stride")
-        least = min(inner, outer)
+        several, least = math.prod(problem.positions) > 1, min(inner, outer)
+        strided = set(problem.dilation) != {1}
+        if cpu_vectors() != "AVX2":
+            # What lies channels first would be moved, and wide patches are more than the gradient.
+            width = math.prod(problem.positions) * inner
+            several = several and not problem.kernel_first and width <= (6000 if strided else 8000)
+            bare = not strided and not exchanges_well(problem)
+            several = several and not (bare and least >= 32)
+        long = several and strided and problem.taps >= 100
+        yield long and images <= 4 and inner >= 32, rule(20, "im2col", f"{what}, with a stride")
         short = several and images <= 2 and images * problem.taps <= (256 if least >= 192 else 1000)
         yield short and least >= 8, rule(20, "im2col", what)
         return
     few = problem.out_channels <= 8 and problem.channels >= 64 and set(problem.stride) == {1}
     rows = math.prod(problem.y_shape[:-1])
     few = few and problem.taps >= 3 and rows >= 500
-    yield few, rule(20, "im2col", "one axis, to few outputs without AVX-512")
+    yield few, rule(20, "im2col", "one axis, to few outputs")
 
 
 def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, Choice]]:
@@ -88,19 +95,40 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     # XLA is as good at large kernels of few channels, and without padding from many to few.
     if (least < 8 and taps > 49) or (bare and outer <= 16 < inner):
         return
+    narrow = cpu_vectors() == "AVX2"
+    if not narrow and not _is_slow_with_avx_512(problem, strided=strided, bare=bare):
+        return
     # Images are the input channels here, and eight of them fill a vector.
     if (images % 8 == 0 and outer < 32) if LIBRARY else images >= 8:
         return
     # C12 and C15 have better.
     if (is_lopsided(problem) and outer <= 24) or _has_few_rows(problem, least):
         return
-    what = "kernel gradient without AVX-512"
+    what = "kernel gradient by few taps"
     patches = strided and least >= 24 and not LIBRARY_11
     yield patches, rule(20, "im2col", f"{what}, with a stride")
     several = least >= 32 and not problem.kernel_first and (images > 1 or taps >= 25)
     several = several or LIBRARY_11 or set(problem.stride) != {1} or bare
     yield several, rule(20, "planes", what)
-    yield True, rule(20, "slabs", what)
+    # Slabs that are square are moved to channels last at a price.
+    yield narrow or not problem.kernel_first, rule(20, "slabs", what)
+
+
+def _is_slow_with_avx_512(problem: Problem, *, strided: bool, bare: bool) -> bool:
+    """Whether a kernel gradient is one that the library is slow at with AVX-512 too.
+
+    That of JAX 0.11 is not, nor that of 0.8 without padding; none in half precision, to many outputs
+    of few channels, or with a stride of many images or channels first.
+    """
+    inner, outer = problem.batch, problem.out_channels
+    least, dilated = min(inner, outer), set(problem.stride) != {1}
+    if LIBRARY_11 or (bare and not LIBRARY) or problem.x_dtype != jnp.float32:
+        return False
+    if strided and least >= 24 and (problem.channels >= 8 or problem.kernel_first):
+        return False
+    if bare and dilated and least < 24:
+        return False
+    return outer <= 4 * inner
 
 
 def _has_few_rows(problem: Problem, least: int) -> bool:
@@ -116,6 +144,9 @@ def _gains_by_phases(problem: Problem) -> bool:
     """
     inner, outer, taps = problem.channels, problem.out_channels, problem.taps
     if problem.rank > 2 or problem.is_window or set(problem.stride) != {1}:
+        return False
+    # To few outputs what the zeros cost is little, but for AVX2.
+    if cpu_vectors() != "AVX2" and inner > 5 * outer:
         return False
     samples = problem.batch * math.prod(problem.size)
     if problem.rank == 1:
