@@ -56,8 +56,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 
     few = trim.left(problem) <= MOST_LEFT
     yield few, rule(21, "trim", "taps or outputs that meet padding alone")
-    what = "bfloat16: XLA has no code for its product transposed"
-    yield dense and _has_no_code(problem), rule(14, "xla", what)
+    what = "XLA has no code for its product transposed"
+    yield dense and _is_one_row(problem), rule(14, "xla", f"bfloat16, a single row: {what}")
+    yield dense and _is_turned_half(problem), rule(14, "xla", f"bfloat16, a turned kernel: {what}")
     if problem.batch_groups > 1:
         yield from group_gradients(problem, rule, single=single)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
@@ -107,6 +108,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
     product = window and dense and math.prod(problem.positions) == 1
+    # Along one axis XLA has a product, which to a few outputs is slow.
+    few = product and single and problem.rank == 1 and outer <= 16 and problem.batch >= 64
+    yield few, rule(12, "exchange", "kernel gradient to few channels")
     product = product and single and problem.rank > 1
     # Few outputs of many terms lie badly for it.
     product = product and (outer > 32 or problem.batch < 256)
@@ -176,18 +180,21 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dilated, rule(9, "phases", "3-D, input dilated")
 
 
-def _has_no_code(problem: Problem) -> bool:
-    """Whether XLA has no code for what would be a product in bfloat16: an error when it runs.
+def _is_one_row(problem: Problem) -> bool:
+    """Whether the output is a single row in bfloat16, which lax serves.
 
-    Of a single row it makes one with the transpose that brings channels to the front of it, in the
-    layer or anywhere behind it; before JAX 0.10, with that of a kernel which is turned round.
+    XLA makes one of a product and of the transpose that brings channels to the front of it, in the
+    layer or anywhere behind it, and has no code for that in bfloat16: an error when it runs.
     """
-    if problem.x_dtype != jnp.bfloat16:
-        return False
     row = problem.batch == 1 and sum(n > 1 for n in problem.positions) == 1
+    return row and problem.x_dtype == jnp.bfloat16 and not problem.exchanged
+
+
+def _is_turned_half(problem: Problem) -> bool:
+    """Whether a product in bfloat16 would be with a kernel turned round: so before JAX 0.10 too."""
     sides = zip(problem.size, problem.kernel, problem.input_dilation, strict=True)
-    single = all(n == 1 or k <= a for n, k, a in sides)
-    return (row and not problem.exchanged) or (single and problem.turned and not LIBRARY)
+    product = all(n == 1 or k <= a for n, k, a in sides)
+    return product and problem.turned and problem.x_dtype == jnp.bfloat16 and not LIBRARY
 
 
 def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:

@@ -28,16 +28,23 @@ __all__ = ["idle_cores"]
 
 # The share of two cores up to which it pays, and multiply-adds from which on.
 SHARE, WORK = 0.86, 2.5e7
-# Columns of outputs from which on it is slow where the image is not padded.
-WIDE = 56
+# Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
+# which it writes out there: from these on they are new memory each time.
+WIDE, PATCHES = 56, 32 << 20
 
 
 def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Convolutions in two axes that would leave a core idle, forward and by the kernel."""
     what = "few outputs: a core would be idle"
-    if not LIBRARY or LIBRARY_11 or problem.rank != 2 or cores() < 2:
+    if not LIBRARY or LIBRARY_11 or problem.rank != 2:
         return
-    if problem.x_dtype != jnp.float32 or any(a > 1 for a in problem.input_dilation):
+    if any(a > 1 for a in problem.input_dilation):
+        return
+    unpadded, full = "a large image that is not padded", problem.x_dtype == jnp.float32
+    patched = _is_patched(problem)
+    yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
+    yield patched and full, rule(18, "slabs", unpadded)
+    if not full or cores() < 2:
         return
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
     if problem.is_window != problem.exchanged or work < WORK:
@@ -75,7 +82,7 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield idle, rule(18, "margin", what)
         cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
         cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16
-        yield cropped, rule(18, "margin", "a large image that is not padded")
+        yield cropped, rule(18, "margin", unpadded)
         return
     # On Intel's processors what is cut out of the image for it costs more than the idle core.
     if 1 in problem.stride or intel:
@@ -89,6 +96,14 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     several = enough and outer >= 24 and light and not beside
     several = several and (inner >= 48 or cpu_vectors() != "AVX2")
     yield several and share <= SHARE, rule(18, method, what)
+
+
+def _is_patched(problem: Problem) -> bool:
+    """Whether XLA writes out patches, as it does without padding, and of so large an image."""
+    taps, inner = problem.taps, problem.channels
+    bare = set(problem.padding) == {(0, 0)} and set(problem.dilation) == {1}
+    large = 4 * math.prod(problem.y_shape[:-1]) * taps * inner >= PATCHES
+    return bare and large and taps > 1 and inner >= 24 and not problem.is_window
 
 
 def _share(outer: int, columns: int, block: int = 64) -> float:

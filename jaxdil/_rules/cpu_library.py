@@ -109,26 +109,31 @@ def _gradients(problem: Problem, rule: Rule, work: int) -> Iterator[tuple[bool, 
     yield patches, rule(20, "im2col", f"{what}, with a stride")
     several = least >= 32 and not problem.kernel_first and (images > 1 or taps >= 25)
     several = several or LIBRARY_11 or set(problem.stride) != {1} or bare
+    # Slabs are moved to channels last at a price.
+    several = several or (problem.kernel_first and not narrow)
     yield several, rule(20, "planes", what)
-    # Slabs that are square are moved to channels last at a price.
-    yield narrow or not problem.kernel_first, rule(20, "slabs", what)
+    yield True, rule(20, "slabs", what)
 
 
 def _is_slow_with_avx_512(problem: Problem, *, strided: bool, bare: bool) -> bool:
     """Whether a kernel gradient is one that the library is slow at with AVX-512 too.
 
-    That of JAX 0.11 is not, nor that of 0.8 without padding; none in half precision, to many outputs
-    of few channels, or with a stride of many images or channels first.
+    That of JAX 0.11 is not, nor that of 0.8 without padding; none to many outputs of few channels,
+    of many channels in half precision, or with a stride of many images or channels first.
     """
     inner, outer = problem.batch, problem.out_channels
     least, dilated = min(inner, outer), set(problem.stride) != {1}
-    if LIBRARY_11 or (bare and not LIBRARY) or problem.x_dtype != jnp.float32:
+    if LIBRARY_11 or (bare and not LIBRARY):
+        return False
+    if problem.x_dtype != jnp.float32 and least >= 24:
         return False
     if strided and least >= 24 and (problem.channels >= 8 or problem.kernel_first):
         return False
     if bare and dilated and least < 24:
         return False
-    return outer <= 4 * inner
+    # What it is at its best with.
+    best = inner % 128 == outer % 128 == 0 and not bare
+    return outer <= 4 * inner and not best
 
 
 def _has_few_rows(problem: Problem, least: int) -> bool:
@@ -155,7 +160,7 @@ def _gains_by_phases(problem: Problem) -> bool:
         enough = outer >= 16 or (outer >= 8 and (samples >= 4000 or taps >= 16))
         return samples >= 2000 and enough and (inner >= 4 or taps >= 8)
     # Those of all taps are one matrix product (C10).
-    if taps <= math.prod(problem.input_dilation):
+    if taps <= math.prod(problem.input_dilation) and set(problem.dilation) == {1}:
         return False
     if inner == 1:
         return True
