@@ -1141,6 +1141,8 @@ def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options
     ("x", "w", "dtype", "options", "methods"),
     [
         ((4, 28, 28, 64), (3, 3, 64, 64), np.float32, {}, "18 margin 18 slabs"),
+        ((4, 28, 28, 128), (3, 3, 128, 32), np.float32, {}, "18 margin 18 exchange"),
+        ((4, 28, 28, 128), (3, 3, 128, 31), np.float32, {}, "no xla 18 exchange"),
         ((4, 28, 28, 64), (3, 3, 64, 64), np.float64, {}, "no xla no xla"),
         ((1, 26, 26, 64), (3, 3, 64, 64), np.float32, {}, "no xla no xla"),  # little work
         ((4, 28, 28, 128), (3, 3, 128, 64), np.float32, {}, "18 margin 18 exchange"),
@@ -1472,9 +1474,12 @@ def test_what_the_library_is_slow_at_with_avx_512(monkeypatch, x, w, dtype, opti
     ("x", "w", "stride", "method"),
     [
         # Many samples; half as many of more taps to many outputs.
-        ((2, 32, 32, 16), (3, 3, 16, 16), 2, "20 phases"),
+        ((2, 36, 36, 16), (3, 3, 16, 16), 2, "20 phases"),
+        ((2, 32, 32, 16), (3, 3, 16, 16), 2, "20 phases / no xla"),
+        ((2, 32, 32, 16), (5, 5, 16, 16), 2, "20 phases"),
         ((2, 31, 32, 16), (3, 3, 16, 16), 2, "no xla"),
-        ((4, 16, 16, 64), (4, 4, 64, 64), 2, "20 phases"),
+        ((4, 16, 16, 64), (4, 4, 64, 64), 2, "20 phases / no xla"),
+        ((4, 16, 16, 64), (5, 5, 64, 64), 2, "20 phases"),
         ((4, 16, 16, 64), (3, 3, 64, 64), 2, "no xla"),
         ((4, 16, 16, 64), (4, 4, 40, 64), 2, "no xla"),
         ((4, 15, 16, 64), (4, 4, 64, 64), 2, "no xla"),

@@ -76,9 +76,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
         # A row more of mostly padding is a row more of products.
         idle = enough and share * more <= SHARE and problem.padded < 3.2
-        # Up to 32 outputs Intel's processors compute as fast by one core, and 40 without AVX-512.
-        idle = idle and (outer > 32 or not intel)
-        idle = idle and (outer >= 40 or cpu_vectors() != "AVX2")
+        # Fewer than 32 outputs one core computes as fast, than 33 Intel's, than 40 without AVX-512.
+        idle = idle and outer >= (40 if cpu_vectors() == "AVX2" else 33 if intel else 32)
         yield idle, rule(18, "margin", what)
         cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
         cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16

@@ -119,7 +119,7 @@ def _is_slow_with_avx_512(problem: Problem, *, strided: bool, bare: bool) -> boo
     """Whether a kernel gradient is one that the library is slow at with AVX-512 too.
 
     That of JAX 0.11 is not, nor that of 0.8 without padding; none to many outputs of few channels,
-    of many channels in half precision, or with a stride of many images or channels first.
+    of many channels in half precision, or with a stride of many images, channels first or dilated.
     """
     inner, outer = problem.batch, problem.out_channels
     least, dilated = min(inner, outer), set(problem.stride) != {1}
@@ -127,7 +127,8 @@ def _is_slow_with_avx_512(problem: Problem, *, strided: bool, bare: bool) -> boo
         return False
     if problem.x_dtype != jnp.float32 and least >= 24:
         return False
-    if strided and least >= 24 and (problem.channels >= 8 or problem.kernel_first):
+    many = problem.channels >= 8 or problem.kernel_first or dilated
+    if strided and least >= 24 and many:
         return False
     if bare and dilated and least < 24:
         return False
@@ -150,10 +151,11 @@ def _gains_by_phases(problem: Problem) -> bool:
     inner, outer, taps = problem.channels, problem.out_channels, problem.taps
     if problem.rank > 2 or problem.is_window or set(problem.stride) != {1}:
         return False
-    # To few outputs what the zeros cost is little, but for AVX2.
-    if cpu_vectors() != "AVX2" and inner > 5 * outer:
-        return False
     samples = problem.batch * math.prod(problem.size)
+    narrow = cpu_vectors() == "AVX2"
+    # With AVX-512 the zeros cost little to few outputs.
+    if inner > 5 * outer and not narrow:
+        return False
     if problem.rank == 1:
         if inner == 1:
             return samples >= 200 or taps <= 16
@@ -173,7 +175,9 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     # The library of JAX 0.8 leaves the zeros of few taps out as well, to few outputs.
     many = samples >= 2000 and (taps >= 16 or outer >= inner or LIBRARY)
-    return many or (samples >= 1000 and taps >= 16 and outer >= 48)
+    many = many or (samples >= 1000 and taps >= 16 and outer >= 48)
+    # Nor of few samples and taps.
+    return many and (narrow or samples >= 2500 or taps >= 25)
 
 
 def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
