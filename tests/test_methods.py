@@ -110,8 +110,8 @@ def some_processor(monkeypatch):
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
     for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
-    monkeypatch.setattr(cpu_products, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: True)
+    for rules in (cpu, cpu_groups, cpu_products):
+        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def without_avx_512(monkeypatch):
     """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
     for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
-    for rules in (cpu, cpu_products):
+    for rules in (cpu, cpu_groups, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
 
 
@@ -1603,6 +1603,28 @@ def test_kernel_gradients_to_few_outputs(monkeypatch, channels, outputs, method)
             monkeypatch.setattr(rules, "cpu_vectors", lambda vectors=vectors: vectors)
         *_, gradient = jaxdil.explain(jaxdil.conv, platform="cpu")(*like)
         assert gradient.method == method
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("w", "groups", "stride", "methods"),
+    [
+        ((1, 1, 4, 32), 8, 1, "im2col taps"),
+        ((1, 1, 8, 32), 4, 1, "im2col taps"),
+        ((1, 1, 3, 32), 8, 1, "taps taps"),
+        ((1, 1, 8, 32), 4, 2, "taps taps"),
+        ((1, 2, 4, 32), 8, 1, "taps taps"),
+    ],
+)
+def test_narrow_groups_of_one_tap_in_half_precision(monkeypatch, w, groups, stride, methods):
+    x, w = (integers(i, n).astype(BF16) for i, n in enumerate(((2, 9, 9, w[2] * groups), w)))
+    conv = functools.partial(jaxdil.conv, stride=stride, groups=groups)
+    for able, method in zip((True, False), methods.split(), strict=True):
+        monkeypatch.setattr(cpu_groups, "multiplies_bfloat16", lambda able=able: able)
+        forward, *_ = jaxdil.explain(conv, platform="cpu")(x, w)
+        assert (forward.method, forward.because[:8]) == (method, "rule C5:")
+    ours, theirs = (jax.jit(functools.partial(conv, method=m))(x, w) for m in ("auto", "xla"))
+    np.testing.assert_array_equal(ours.astype(np.float32), theirs.astype(np.float32))
 
 
 @pytest.mark.core

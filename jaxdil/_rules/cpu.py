@@ -161,7 +161,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
         yield from products(problem, rule)
-    if single:
+    if single and cpu_vectors() != "AVX2":
         yield from slow_library(problem, rule)
     if not volume or problem.taps == 1:
         return

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors
+from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
@@ -118,6 +118,10 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     slim = slim and cpu_vectors() == "AVX2" and plain and not window and single
     large = problem.rank == 2 and 49 <= problem.taps <= 128
     yield slim and large, rule(5, "split", "a large kernel on few channels, one by one")
+    # A sum in single precision, rounded, is no vectorised loop for a few groups.
+    half = problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
+    half = half and problem.taps == 1 and 4 <= inner <= 8 and plain and not window
+    yield half, rule(5, "im2col", "1x1 groups in bfloat16: a batched product")
     yield narrow, rule(5, "taps", "depthwise or narrow groups")
     # lax goes through its kernel for one group after the other, and its fast one serves one group.
     apart = not window and problem.taps > 1 and (single or inner >= 32)
