@@ -941,7 +941,8 @@ def test_split_compiles_one_convolution_for_all_groups(groups):
         ((1, 12, 12, 31), (3, 3, 31, 8), {}, True),
         ((1, 12, 12, 31), (3, 3, 31, 9), {}, False),
         ((1, 12, 12, 32), (3, 3, 32, 3), {"stride": 2}, False),
-        ((1, 12, 12, 32), (1, 1, 32, 3), {}, False),
+        ((1, 12, 12, 32), (1, 1, 32, 3), {}, True),
+        ((1, 12, 12, 32), (1, 1, 32, 32), {}, False),
     ],
 )
 def test_kernel_gradients_to_few_channels_are_exchanged(x, w, options, exchanged):
@@ -1904,9 +1905,23 @@ def test_windows_side_by_side(x, w, stride, methods):
         ((1, 5, 5, 32), (5, 5, 32, 80), {}, False, "xla patches taps"),
         ((1, 5, 5, 32), (5, 5, 32, 80), {}, True, "patches patches taps"),
         ((2, 5, 5, 2), (5, 5, 2, 40), {}, True, "xla xla xla"),
-        # 1x1: by the kernel to few outputs; in 1-D and 3-D between few channels.
-        ((1, 9, 9, 256), (1, 1, 256, 32), {}, False, "taps taps xla"),
-        ((1, 9, 9, 256), (1, 1, 256, 33), {}, False, "taps taps correlate"),
+        # 1x1: by the kernel to fewer outputs, with a stride to few; between few channels.
+        ((1, 9, 9, 256), (1, 1, 256, 255), {}, False, "taps taps exchange"),
+        ((1, 9, 9, 256), (1, 1, 256, 256), {}, False, "taps taps correlate"),
+        (
+            (1, 17, 17, 256),
+            (1, 1, 256, 32),
+            {"window_strides": (2, 2)},
+            False,
+            "taps xla im2col",
+        ),
+        (
+            (1, 17, 17, 256),
+            (1, 1, 256, 33),
+            {"window_strides": (2, 2)},
+            False,
+            "taps xla correlate",
+        ),
         ((8, 512, 31), (1, 31, 32), {}, False, "xla xla xla"),
         ((2, 16, 16, 16, 31), (1, 1, 1, 31, 32), {}, False, "xla xla correlate"),
         # Groups under a kernel larger than the output.

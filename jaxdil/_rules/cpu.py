@@ -108,12 +108,16 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
         yield from products(problem, rule)
     product = window and dense and math.prod(problem.positions) == 1
-    # Along one axis XLA has a product, which to a few outputs is slow.
-    few = product and single and problem.rank == 1 and outer <= 16 and problem.batch >= 64
-    yield few, rule(12, "exchange", "kernel gradient to few channels")
-    product = product and single and problem.rank > 1
+    product = product and single
+    # Of fewer outputs than channels the outputs are better the rows; along one axis XLA has a
+    # product, which to a few outputs is slow.
+    fewer = problem.batch > outer if problem.rank > 1 else outer <= 16 and problem.batch >= 64
+    fewer = product and fewer and set(problem.dilation) == {1}
+    yield fewer, rule(12, "exchange", "kernel gradient of a 1x1 kernel to fewer channels")
+    product = product and problem.rank > 1
     # Few outputs of many terms lie badly for it.
-    product = product and (outer > 32 or problem.batch < 256)
+    few = outer <= 32 and problem.batch >= 256
+    yield product and few, rule(3, "im2col", "kernel gradient of a 1x1 kernel to few channels")
     yield product, rule(3, "correlate", "kernel gradient of a 1x1 kernel: one matrix product")
     if not dense:
         yield from groups(problem, rule, single=single)
