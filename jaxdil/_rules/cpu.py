@@ -112,7 +112,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Of fewer outputs than channels the outputs are better the rows; along one axis XLA has a
     # product, which to a few outputs is slow.
     fewer = problem.batch > outer if problem.rank > 1 else outer <= 16 and problem.batch >= 64
-    fewer = product and fewer and set(problem.dilation) == {1}
+    fewer = product and fewer and problem.exchanged and set(problem.dilation) == {1}
     yield fewer, rule(12, "exchange", "kernel gradient of a 1x1 kernel to fewer channels")
     product = product and problem.rank > 1
     # Few outputs of many terms lie badly for it.
@@ -165,6 +165,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
         yield from products(problem, rule)
+    # With AVX-512 whatever was measured for it has gone first.
     if single and cpu_vectors() != "AVX2":
         yield from slow_library(problem, rule)
     if not volume or problem.taps == 1:

@@ -2,7 +2,8 @@
 
 It gives a thread a block of outputs and of columns of the image, and never of rows or of images.
 So 64 channels of 56 columns are computed by one core, however many there are and however large
-the batch. Where a large image is not padded it is slow besides. JAX 0.8 and 0.11 have others.
+the batch. Where a large image is not padded it is slow besides, whatever the cores, and writes
+patches of it out. JAX 0.8 and 0.11 have others.
 """
 
 from __future__ import annotations
