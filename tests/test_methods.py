@@ -32,6 +32,7 @@ from jaxdil._problem import Problem
 from jaxdil._rules import cpu, cpu_cores, cpu_groups, cpu_intel, cpu_library, cpu_products
 
 ROLES = ("forward", "input gradient", "kernel gradient")
+FIRST = {"data_format": "channels_first"}
 OR_AUTO = " or auto"
 
 # Kernels serve few of these geometries; each has tests of its own.
@@ -1427,6 +1428,17 @@ def test_lines_with_avx_512(x, w, dtype, options, methods):
         ((8, 32, 32, 24), (5, 5, 24, 24), np.float32, {}, "no xla no xla"),
         ((7, 64, 64, 40), (5, 5, 40, 48), np.float32, {"stride": 2}, "no xla 20 im2col"),
         ((8, 64, 64, 40), (5, 5, 40, 48), np.float32, {"stride": 2}, "no xla no xla"),
+        (
+            (7, 64, 64, 40),
+            (5, 5, 40, 48),
+            np.float32,
+            {"stride": 2, "dilation": 3},
+            "no xla no xla",
+        ),
+        ((7, 40, 64, 64), (5, 5, 40, 48), np.float32, FIRST | {"stride": 2}, "no xla no xla"),
+        # Slabs, and planes where channels are first.
+        ((1, 64, 64, 22), (5, 5, 22, 22), np.float32, {}, "no xla 20 slabs"),
+        ((1, 22, 64, 64), (5, 5, 22, 22), np.float32, FIRST, "no xla 20 planes"),
         # Without padding, and dilated.
         ((2, 64, 64, 20), (5, 5, 20, 20), np.float32, {"padding": 0}, "no xla 20 planes"),
         (
@@ -1437,7 +1449,7 @@ def test_lines_with_avx_512(x, w, dtype, options, methods):
             "no xla no xla",
         ),
         # Images that are not padded: patches of 32 MB and more, of less, of few channels.
-        ((4, 66, 66, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "18 margin no xla"),
+        ((4, 63, 63, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "18 margin no xla"),
         ((4, 62, 62, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "no xla no xla"),
         ((4, 130, 130, 23), (3, 3, 23, 8), np.float32, {"padding": 0}, "no xla no xla"),
         ((4, 66, 66, 64), (3, 3, 64, 8), BF16, {"padding": 0}, "18 margin no xla"),
@@ -1579,6 +1591,26 @@ def test_input_gradients_of_strided_convolutions_without_avx_512():
     # JAX 0.8 is as good at few taps to fewer outputs.
     assert gradient.method == ("phases" if cpu_products.LIBRARY else "xla")
     assert gradient.because.startswith("rule C20") == cpu_products.LIBRARY
+
+
+@pytest.mark.core
+def test_input_gradients_with_a_stride_and_a_dilation():
+    """The taps lie apart, so that they are no windows side by side."""
+    like = [jax.ShapeDtypeStruct(n, np.float32) for n in ((4, 64, 64, 1), (4, 4, 1, 1))]
+    conv = functools.partial(jaxdil.conv, stride=4, dilation=2)
+    _, gradient, _ = jaxdil.explain(conv, platform="cpu")(*like)
+    assert gradient.method == "phases"
+    assert gradient.because.startswith("rule C20")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("padding", "method"), [("VALID", "phases"), ("SAME", "xla")])
+def test_a_few_channels_of_a_transposed_convolution(padding, method):
+    """Not cropped, every window that meets a sample is an output."""
+    like = [jax.ShapeDtypeStruct(n, np.float32) for n in ((1, 20, 20, 2), (7, 7, 3, 2))]
+    conv = functools.partial(jaxdil.conv_transpose, stride=2, padding=padding)
+    forward, *_ = jaxdil.explain(conv, platform="cpu")(*like)
+    assert forward.method == method
 
 
 @pytest.mark.core
