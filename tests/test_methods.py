@@ -29,7 +29,15 @@ import jaxdil
 from jaxdil import _geometry
 from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
-from jaxdil._rules import cpu, cpu_cores, cpu_groups, cpu_intel, cpu_library, cpu_products
+from jaxdil._rules import (
+    cpu,
+    cpu_cores,
+    cpu_few,
+    cpu_groups,
+    cpu_intel,
+    cpu_library,
+    cpu_products,
+)
 
 ROLES = ("forward", "input gradient", "kernel gradient")
 FIRST = {"data_format": "channels_first"}
@@ -107,9 +115,9 @@ def derived(g, method, **options):
 @pytest.fixture(autouse=True)
 def some_processor(monkeypatch):
     """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
-    for rules in (cpu_cores, cpu_intel):
+    for rules in (cpu_cores, cpu_few, cpu_intel):
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
-    for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
+    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
     for rules in (cpu, cpu_groups, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
@@ -118,7 +126,7 @@ def some_processor(monkeypatch):
 @pytest.fixture
 def without_avx_512(monkeypatch):
     """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
-    for rules in (cpu, cpu_cores, cpu_groups, cpu_library, cpu_products):
+    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_library, cpu_products):
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
     for rules in (cpu, cpu_groups, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
@@ -1347,6 +1355,7 @@ def test_an_idle_core_of_an_intel_processor(monkeypatch, x, w, options, methods)
 @pytest.mark.usefixtures("without_avx_512")
 def test_a_processor_without_avx_512(monkeypatch, x, w, dtype, options, methods):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    monkeypatch.setattr(cpu_few, "cpu_vectors", str)
     found = rules_and_methods(x, w, dtype, options)
     if jax.__version_info__[:2] == (0, 10):
         assert found == methods.split()
@@ -1449,9 +1458,13 @@ def test_lines_with_avx_512(x, w, dtype, options, methods):
             "no xla no xla",
         ),
         # Images that are not padded: patches of 32 MB and more, of less, of few channels.
-        ((4, 63, 63, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "18 margin no xla"),
-        ((4, 62, 62, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "no xla no xla"),
-        ((4, 130, 130, 23), (3, 3, 23, 8), np.float32, {"padding": 0}, "no xla no xla"),
+        ((4, 63, 63, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "18 margin no xla"),
+        ((4, 62, 62, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "no xla no xla"),
+        ((4, 130, 130, 23), (3, 3, 23, 9), np.float32, {"padding": 0}, "no xla no xla"),
+        # To few outputs.
+        ((4, 63, 63, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "18 im2col no xla"),
+        ((4, 130, 130, 17), (3, 3, 17, 8), np.float32, {"padding": 0}, "18 im2col no xla"),
+        ((4, 130, 130, 16), (3, 3, 16, 8), np.float32, {"padding": 0}, "no xla 20 planes"),
         ((4, 66, 66, 64), (3, 3, 64, 8), BF16, {"padding": 0}, "18 margin no xla"),
         (
             (4, 130, 130, 64),
@@ -1473,6 +1486,7 @@ def test_what_the_library_is_slow_at_with_avx_512(monkeypatch, x, w, dtype, opti
     if jax.__version_info__[:2] != (0, 10):
         pytest.skip("measured with the library of JAX 0.10")
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    monkeypatch.setattr(cpu_few, "cpu_vectors", str)
     assert rules_and_methods(x, w, dtype, options) == methods.split()
     # On Intel's processors it was not measured by the kernel, but patches are no matter of them.
     for rules in (cpu_cores, cpu_intel, cpu_library):
@@ -1480,6 +1494,143 @@ def test_what_the_library_is_slow_at_with_avx_512(monkeypatch, x, w, dtype, opti
     found = rules_and_methods(x, w, dtype, options)
     assert found[:2] == methods.split()[:2]
     assert found[2] != "20"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "method"),
+    [
+        # With a stride, whatever the padding.
+        ((3, 40, 40, 3), (3, 3, 3, 20), {"stride": 2}, "22 im2col"),
+        ((3, 40, 40, 3), (3, 3, 3, 20), {"stride": 2, "padding": 0}, "22 im2col"),
+        ((3, 40, 40, 3), (3, 3, 3, 21), {"stride": 2}, "no xla"),
+        ((4, 40, 40, 16), (3, 3, 16, 20), {"stride": 2}, "no xla"),
+        ((3, 40, 40, 2), (3, 3, 2, 20), {"stride": 2}, "no xla"),
+        ((3, 40, 40, 3), (3, 3, 3, 2), {"stride": 2}, "no xla"),
+        ((1, 40, 40, 8), (7, 7, 8, 16), {"stride": 2}, "22 im2col"),
+        ((1, 40, 40, 8), (7, 8, 8, 16), {"stride": 2}, "no xla"),
+        # Without one: padded, of little work.
+        ((3, 30, 30, 16), (3, 3, 16, 16), {}, "22 im2col"),
+        ((3, 30, 30, 16), (3, 3, 16, 16), {"dilation": 2}, "22 im2col"),
+        ((1, 64, 64, 16), (1, 3, 16, 16), {}, "22 im2col"),
+        ((1, 64, 64, 16), (3, 1, 16, 16), {}, "no xla"),
+        ((1, 64, 64, 16), (3, 3, 16, 16), {"padding": 0}, "no xla"),
+        ((1, 80, 80, 12), (3, 3, 12, 16), {}, "22 im2col"),
+        # Fewer channels than half the outputs, in wide images.
+        ((1, 64, 40, 10), (3, 3, 10, 20), {}, "22 planes"),
+        ((1, 64, 39, 10), (3, 3, 10, 20), {}, "no xla"),
+        ((1, 64, 64, 11), (3, 3, 11, 20), {}, "22 im2col"),
+    ],
+)
+@pytest.mark.parametrize("vectors", ["AVX-512", "AVX2"])
+def test_kernel_gradients_of_few_images(monkeypatch, vectors, x, w, options, method):
+    monkeypatch.setattr(cpu_few, "cpu_vectors", lambda: vectors)
+    found = rules_and_methods(x, w, np.float32, options)
+    assert found[2:] == method.split()
+    half = rules_and_methods(x, w, BF16, options)
+    assert half[2:] == ("no xla" if "planes" in method else method).split()
+    # Where nothing is known of the vectors, lax.
+    monkeypatch.setattr(cpu_few, "cpu_vectors", str)
+    assert rules_and_methods(x, w, np.float32, options)[2] != "22"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "method", "before"),
+    [
+        ((1, 40, 40, 12), (3, 3, 12, 8), {}, "22 im2col", "22 im2col"),
+        ((1, 40, 40, 12), (3, 3, 12, 8), {"dilation": 2}, "22 im2col", "22 im2col"),
+        ((1, 40, 40, 16), (3, 3, 16, 8), {}, "22 im2col", "no xla"),
+        ((1, 40, 40, 17), (3, 3, 17, 8), {}, "no xla", "no xla"),
+        ((1, 40, 40, 12), (3, 3, 12, 8), {"stride": 2}, "no xla", "no xla"),
+        ((1, 40, 40, 12), (3, 3, 12, 7), {"padding": 0}, "22 im2col", "22 im2col"),
+        ((1, 40, 40, 12), (3, 3, 12, 8), {"padding": 0}, "no xla", "no xla"),
+        ((1, 40, 16, 12), (3, 3, 12, 8), {}, "22 im2col", "22 im2col"),
+        ((1, 40, 15, 12), (3, 3, 12, 8), {}, "no xla", "no xla"),
+        ((1, 40, 40, 12), (3, 3, 12, 2), {}, "no xla", "no xla"),
+        ((1, 40, 40, 2), (3, 3, 2, 8), {}, "no xla", "no xla"),
+        ((1, 40, 40, 12), (7, 7, 12, 8), {}, "22 im2col", "22 im2col"),
+        ((1, 40, 40, 12), (7, 8, 12, 8), {}, "no xla", "no xla"),
+        # Three channels of a large kernel.
+        ((1, 40, 40, 3), (5, 5, 3, 8), {}, "22 planes", "22 planes"),
+        ((1, 40, 40, 3), (3, 7, 3, 8), {}, "22 im2col", "22 im2col"),
+        ((1, 40, 40, 4), (5, 5, 4, 8), {}, "22 im2col", "22 im2col"),
+        # Some more outputs.
+        ((1, 40, 40, 8), (3, 3, 8, 12), {}, "22 planes", "22 im2col"),
+        ((1, 40, 40, 8), (3, 3, 8, 13), {}, "no xla", "no xla"),
+        ((1, 40, 40, 9), (3, 3, 9, 12), {}, "no xla", "22 im2col"),
+        ((1, 40, 40, 8), (3, 3, 8, 12), {"padding": 0}, "no xla", "no xla"),
+    ],
+)
+def test_few_channels_to_few_outputs(monkeypatch, x, w, options, method, before):
+    """``before`` is under the library that JAX has before 0.10."""
+    method = method if jax.__version_info__ >= (0, 10) else before
+    assert rules_and_methods(x, w, np.float32, options)[:2] == method.split()
+    # Half precision and the narrower vectors were not measured.
+    assert rules_and_methods(x, w, BF16, options)[:2] == ["no", "xla"]
+    monkeypatch.setattr(cpu_few, "cpu_vectors", lambda: "AVX2")
+    assert rules_and_methods(x, w, np.float32, options)[:2] == ["no", "xla"]
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "dtype", "options", "method"),
+    [
+        # With a stride, of more images.
+        ((8, 56, 56, 32), (3, 3, 32, 20), np.float32, {"stride": 2}, "22 im2col"),
+        ((8, 56, 56, 31), (3, 3, 31, 20), np.float32, {"stride": 2}, "no xla"),
+        ((8, 30, 30, 32), (3, 3, 32, 20), np.float32, {"stride": 2}, "no xla"),
+        ((32, 12, 12, 96), (3, 3, 96, 16), np.float32, {"stride": 2}, "no xla"),
+        ((4, 24, 24, 192), (3, 3, 192, 16), np.float32, {"stride": 2}, "22 im2col"),
+        # Of four images, padded.
+        ((4, 30, 30, 6), (3, 3, 6, 4), np.float32, {}, "22 im2col"),
+        ((4, 30, 30, 5), (3, 3, 5, 4), np.float32, {}, "no xla"),
+        ((4, 30, 30, 6), (1, 3, 6, 4), np.float32, {}, "no xla"),
+        ((5, 30, 30, 6), (3, 3, 6, 4), np.float32, {}, "no xla"),
+        # Of more, not padded: many channels to few, or large images.
+        ((4, 20, 20, 32), (3, 3, 32, 8), np.float32, {"padding": 0}, "22 im2col"),
+        ((4, 20, 20, 32), (3, 3, 32, 8), BF16, {"padding": 0}, "22 im2col"),
+        ((4, 20, 20, 31), (3, 3, 31, 8), np.float32, {"padding": 0}, "no xla"),
+        ((4, 20, 20, 32), (3, 3, 32, 9), np.float32, {"padding": 0}, "no xla"),
+        ((3, 20, 20, 32), (3, 3, 32, 8), np.float32, {"padding": 0}, "no xla"),
+        ((16, 70, 70, 16), (3, 3, 16, 12), np.float32, {"padding": 0}, "22 im2col"),
+        ((16, 60, 60, 16), (3, 3, 16, 12), np.float32, {"padding": 0}, "no xla"),
+        ((16, 70, 70, 16), (3, 3, 16, 12), np.float32, {"padding": 0, "dilation": 2}, "no xla"),
+        # A column of taps.
+        ((1, 30, 30, 8), (3, 1, 8, 48), np.float32, {}, "22 correlate"),
+        ((1, 30, 30, 8), (3, 1, 8, 48), BF16, {}, "no xla"),
+        ((1, 24, 24, 8), (3, 1, 8, 48), np.float32, {}, "no xla"),
+        ((1, 30, 30, 7), (3, 1, 7, 48), np.float32, {}, "no xla"),
+        ((1, 30, 30, 8), (3, 1, 8, 24), np.float32, {}, "no xla"),
+        # With a stride, to some more.
+        ((3, 30, 30, 24), (3, 3, 24, 32), np.float32, {"stride": 2}, "22 im2col"),
+        ((3, 30, 30, 24), (3, 3, 24, 32), BF16, {"stride": 2}, "no xla"),
+        ((3, 30, 30, 24), (3, 3, 24, 33), np.float32, {"stride": 2}, "no xla"),
+        ((3, 30, 30, 23), (3, 3, 23, 32), np.float32, {"stride": 2}, "no xla"),
+        ((4, 30, 30, 24), (3, 3, 24, 32), np.float32, {"stride": 2}, "no xla"),
+        # Few channels to many.
+        ((1, 64, 64, 4), (3, 3, 4, 48), np.float32, {}, "22 slabs"),
+        ((1, 64, 64, 6), (3, 3, 6, 48), np.float32, {}, "22 slabs"),
+        ((1, 64, 64, 7), (3, 3, 7, 48), np.float32, {}, "no xla"),
+        ((1, 64, 64, 3), (3, 3, 3, 48), np.float32, {}, "no xla"),
+        ((1, 64, 64, 4), (3, 3, 4, 32), np.float32, {}, "no xla"),
+        ((1, 62, 62, 4), (3, 3, 4, 48), np.float32, {}, "no xla"),
+        ((1, 64, 64, 4), (2, 3, 4, 48), np.float32, {}, "no xla"),
+        ((1, 64, 64, 4), (3, 3, 4, 48), np.float32, {"dilation": 2}, "no xla"),
+        ((4, 73, 73, 12), (3, 3, 12, 96), np.float32, {"padding": 0}, "22 planes"),
+        ((4, 72, 72, 12), (3, 3, 12, 96), np.float32, {"padding": 0}, "no xla"),
+        ((4, 73, 73, 17), (3, 3, 17, 96), np.float32, {"padding": 0}, "no xla"),
+    ],
+)
+def test_kernel_gradients_of_few_channels(monkeypatch, x, w, dtype, options, method):
+    if jax.__version_info__[:2] != (0, 10):
+        pytest.skip("measured with the library of JAX 0.10")
+    assert rules_and_methods(x, w, dtype, options)[2:] == method.split()
+    # Elsewhere none of it was measured.
+    monkeypatch.setattr(cpu_few, "cpu_vectors", lambda: "AVX2")
+    assert rules_and_methods(x, w, dtype, options)[2] != "22"
+    monkeypatch.setattr(cpu_few, "cpu_vectors", lambda: "AVX-512")
+    monkeypatch.setattr(cpu_few, "cpu_model", lambda: "Intel")
+    assert rules_and_methods(x, w, dtype, options)[2] != "22"
 
 
 @pytest.mark.core
@@ -1617,15 +1768,15 @@ def test_a_few_channels_of_a_transposed_convolution(padding, method):
 @pytest.mark.parametrize(
     ("channels", "outputs", "method"),
     [
-        # To one or two outputs, to a few, and to too many.
+        # To one or two outputs, to a few, and to too many: patches (C22), from three on.
         (16, 1, "exchange"),
         (15, 1, "taps"),
         (8, 2, "exchange"),
         (7, 2, "xla"),
         (16, 3, "exchange"),
         (16, 8, "exchange"),
-        (18, 9, "xla"),
-        (12, 7, "xla"),
+        (18, 9, "im2col"),
+        (12, 7, "im2col"),
     ],
 )
 def test_kernel_gradients_to_few_outputs(monkeypatch, channels, outputs, method):
@@ -1916,7 +2067,7 @@ def test_kernel_gradients_of_transposed_groups_are_exchanged(x, w, stride):
         ((1, 32, 3), (2, 3, 16), 2, ("xla", "patches", "xla")),
         ((1, 32, 3), (4, 3, 257), 4, ("xla", "patches", "xla")),
         ((1, 4, 32, 32, 3), (2, 2, 2, 3, 8), 2, ("patches", "patches", "space_to_batch")),
-        ((1, 32, 32, 3), (4, 4, 3, 16), 2, ("xla", "xla", "xla")),
+        ((1, 32, 32, 3), (4, 4, 3, 16), 2, ("xla", "xla", "im2col")),
     ],
 )
 def test_windows_side_by_side(x, w, stride, methods):

@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C21.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C22.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -17,6 +17,7 @@ from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import trim
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_cores import idle_cores
+from jaxdil._rules.cpu_few import few_outputs
 from jaxdil._rules.cpu_groups import group_gradients, groups
 from jaxdil._rules.cpu_intel import kernel_gradients
 from jaxdil._rules.cpu_library import slow_library
@@ -165,6 +166,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield long and single, rule(8, "phases", "a long kernel, input dilated")
     if single and not window:
         yield from products(problem, rule)
+    if single:
+        yield from few_outputs(problem, rule)
     # With AVX-512 whatever was measured for it has gone first.
     if single and cpu_vectors() != "AVX2":
         yield from slow_library(problem, rule)

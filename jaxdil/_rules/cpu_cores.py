@@ -42,7 +42,10 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if any(a > 1 for a in problem.input_dilation):
         return
     unpadded, full = "a large image that is not padded", problem.x_dtype == jnp.float32
-    patched = _is_patched(problem)
+    # To few outputs the other is not fast either.
+    few = problem.out_channels <= 8 and set(problem.stride) == {1} and full
+    yield few and _is_patched(problem, least=17), rule(18, "im2col", f"{unpadded}, to few outputs")
+    patched = _is_patched(problem, least=24)
     yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
     yield patched and full, rule(18, "slabs", unpadded)
     if not full or cores() < 2:
@@ -98,12 +101,12 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield several and share <= SHARE, rule(18, method, what)
 
 
-def _is_patched(problem: Problem) -> bool:
+def _is_patched(problem: Problem, *, least: int) -> bool:
     """Whether XLA writes out patches, as it does without padding, and of so large an image."""
     taps, inner = problem.taps, problem.channels
     bare = set(problem.padding) == {(0, 0)} and set(problem.dilation) == {1}
     large = 4 * math.prod(problem.y_shape[:-1]) * taps * inner >= PATCHES
-    return bare and large and taps > 1 and inner >= 24 and not problem.is_window
+    return bare and large and taps > 1 and inner >= least and not problem.is_window
 
 
 def _share(outer: int, columns: int, block: int = 64) -> float:
