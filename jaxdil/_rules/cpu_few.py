@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_model, cpu_vectors
+from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_library import GRADIENT
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well, is_upright
@@ -30,7 +30,8 @@ def few_outputs(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Convolutions of one group in two axes, in single precision or bfloat16."""
     if problem.rank != 2 or problem.is_window != problem.exchanged or not cpu_vectors():
         return
-    if any(a > 1 for a in problem.input_dilation):
+    known = problem.x_dtype in (jnp.float32, jnp.bfloat16)
+    if any(a > 1 for a in problem.input_dilation) or not known:
         return
     if problem.is_window:
         yield from _gradients(problem, rule)
@@ -40,16 +41,17 @@ def few_outputs(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
 
 def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     inner, outer, what = problem.channels, problem.out_channels, "few channels to few outputs"
-    plain = problem.x_dtype == jnp.float32 and set(problem.stride) == {1}
+    full, terms = problem.x_dtype == jnp.float32, problem.taps * inner
+    plain = (full or multiplies_bfloat16()) and set(problem.stride) == {1}
     plain = plain and 1 < problem.taps <= TAPS and min(inner, outer) >= 3
-    if not plain or min(problem.positions) < 16:
+    if not plain or min(problem.positions) < 16 or not 10 <= terms <= 400:
         return
     bare = set(problem.padding) == {(0, 0)}
     few = inner <= (16 if LIBRARY else 12) and outer <= (7 if bare else 8 if LIBRARY else 12)
     # Of three channels a row of taps is enough terms, and fewer than all of these.
-    yield few and inner == 3 and problem.taps >= 25, rule(22, "planes", what)
+    yield few and inner == 3 and problem.taps >= 25 and full, rule(22, "planes", what)
     yield few, rule(22, "im2col", what)
-    some = LIBRARY and inner <= 8 < outer <= 12 and not bare
+    some = LIBRARY and inner <= 8 < outer <= 12 and not bare and full
     yield some, rule(22, "planes", what)
 
 
@@ -58,8 +60,6 @@ def _gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     inner, outer, images = problem.batch, problem.out_channels, problem.channels
     rows, taps = math.prod(problem.kernel) * images, math.prod(problem.positions)
     if not 1 < taps <= TAPS or min(inner, outer) < 3 or is_upright(problem):
-        return
-    if problem.x_dtype not in (jnp.float32, jnp.bfloat16):
         return
     full = problem.x_dtype == jnp.float32
     strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
@@ -94,6 +94,7 @@ def _gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     column = problem.positions[-1] == 1 and 8 <= inner <= 64 and outer > 24 and rows >= 600
     yield column, rule(22, "correlate", f"{what}, of a column")
     some = 20 < outer <= 32 and inner >= 24 and images <= 3
+    some = some and rows * taps * inner * outer >= 5e6
     yield some and strided, rule(22, "im2col", "kernel gradient to few outputs, with a stride")
     wide = outer > 32 and inner >= 4 and not strided and problem.positions[-1] > 1
     near = rows >= 4000 and taps >= 9 and set(problem.stride) == {1}
