@@ -1116,14 +1116,24 @@ def rules_and_methods(x, w, dtype, options):
         ((1, 108, 108, 64), (3, 3, 64, 64), np.float32, {"stride": 2}, "no xla no xla"),
         ((1, 40, 40, 160), (3, 3, 160, 160), np.float32, {"stride": 2}, "no xla 16 im2col"),
         ((1, 38, 38, 160), (3, 3, 160, 160), np.float32, {"stride": 2}, "no xla no xla"),
-        ((2, 2, 2, 64), (3, 3, 64, 64), np.float32, {}, "17 im2col no xla"),
+        ((2, 2, 2, 64), (3, 3, 64, 64), np.float32, {}, "17 im2col 17 planes"),
         ((2, 2, 2, 2, 64), (3, 3, 3, 64, 64), np.float32, {}, "17 im2col 9 planes"),
         ((3, 6, 64), (9, 64, 64), BF16, {}, "17 im2col no xla"),
         ((1, 2, 2, 64), (3, 3, 64, 64), np.float64, {}, "no xla no xla"),
-        ((2, 2, 2, 31), (3, 3, 31, 64), np.float32, {}, "no xla no xla"),
+        ((2, 2, 2, 31), (3, 3, 31, 64), np.float32, {}, "no xla 17 planes"),
         ((66, 2, 2, 16), (3, 3, 16, 16), np.float32, {}, "17 im2col no xla"),
         ((65, 2, 2, 16), (3, 3, 16, 16), np.float32, {}, "no xla no xla"),
         ((9, 2, 2, 64), (2, 2, 64, 64), np.float32, {}, "no xla no xla"),
+        # Of any size in two axes: a kernel larger than the image.
+        ((2, 8, 10, 8), (9, 9, 8, 8), np.float32, {}, "17 planes 17 planes"),
+        ((2, 8, 10, 8), (9, 9, 8, 8), BF16, {}, "17 planes 17 planes"),
+        ((2, 8, 10, 7), (9, 9, 7, 8), np.float32, {}, "no xla no xla"),
+        ((2, 9, 9, 8), (9, 9, 8, 8), np.float32, {}, "no xla no xla"),
+        ((8, 8, 10, 8), (9, 9, 8, 8), np.float32, {}, "17 planes 17 planes"),
+        ((9, 8, 10, 8), (9, 9, 8, 8), np.float32, {}, "17 planes no xla"),
+        ((2, 8, 10, 8), (9, 9, 8, 8), np.float32, {"stride": 2}, "17 planes no xla"),
+        ((1, 12, 24, 8), (17, 18, 8, 8), np.float32, {}, "17 planes 17 planes"),
+        ((1, 12, 24, 8), (18, 17, 8, 8), np.float32, {}, "17 im2col 17 planes"),
         ((1, 20, 20, 96), (3, 3, 96, 64), BF16, {}, "14 im2col no xla"),
         ((1, 20, 20, 120), (3, 3, 120, 80), BF16, {}, "14 im2col 14 exchange"),
     ],
@@ -1532,6 +1542,26 @@ def test_kernel_gradients_of_few_images(monkeypatch, vectors, x, w, options, met
     # Where nothing is known of the vectors, lax.
     monkeypatch.setattr(cpu_few, "cpu_vectors", str)
     assert rules_and_methods(x, w, np.float32, options)[2] != "22"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "method"),
+    [
+        ((2, 8, 10, 16), (9, 9, 16, 16), "slabs"),
+        ((2, 8, 10, 15), (9, 9, 15, 16), "planes"),
+        ((2, 9, 9, 16), (9, 9, 16, 16), "xla"),
+        # Patches of few samples, unless they are large.
+        ((1, 6, 6, 64), (9, 9, 64, 64), "im2col"),
+        ((4, 6, 6, 256), (9, 9, 256, 64), "slabs"),
+    ],
+)
+def test_a_full_convolution_of_a_small_image(x, w, method):
+    """Every window meets a sample, as in input gradients of what was not padded."""
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    conv = functools.partial(jaxdil.conv, padding=8)
+    forward, *_ = jaxdil.explain(conv, platform="cpu")(*like)
+    assert forward.method == method
 
 
 @pytest.mark.core

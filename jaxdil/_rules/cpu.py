@@ -100,6 +100,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield beyond, rule(12, "im2col", what)
         if problem.is_small:
             yield from _small(problem, rule)
+        yield from _short(problem, rule)
         yield from kernel_gradients(problem, rule)
         yield from mostly_padding(problem, rule)
         if cpu_vectors() == "AVX2":
@@ -215,6 +216,31 @@ def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield much and dilated, rule(17, "phases", what)
     several = math.prod(problem.positions) > 1
     yield much and several, rule(17, "im2col", f"{what}: one matrix product")
+
+
+def _short(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """The same of any size in two axes, where the taps of a row are too many for one product."""
+    size, what = math.prod(problem.size), "more taps than samples"
+    if problem.rank != 2 or any(a > 1 for a in problem.input_dilation):
+        return
+    if problem.exchanged:
+        # A kernel gradient, the taps of which are its positions, and its channels the batch.
+        beyond = not problem.is_window and math.prod(problem.positions) > size
+        beyond = beyond and set(problem.dilation) == {1}
+        least = min(problem.batch, problem.out_channels)
+        # Of many images the library has enough to sum over.
+        few = problem.channels <= 8
+        yield beyond and few and least >= 8, rule(17, "planes", f"kernel gradient, {what}")
+        return
+    least = min(problem.channels, problem.out_channels)
+    beyond = problem.taps > size and math.prod(problem.positions) > 1
+    # Every sample meets every tap of a full convolution, and few of another.
+    full = math.prod(problem.positions) > size and least >= 16
+    yield beyond and full, rule(17, "slabs", what)
+    beyond = beyond and least >= 8 and not problem.is_small
+    # One after another the planes of the longest kernels take long to compile.
+    long = problem.kernel[0] > 17
+    yield beyond, rule(17, "im2col" if long else "planes", what)
 
 
 def _alone(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
