@@ -221,11 +221,16 @@ def _small(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
 def _short(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """The same of any size in one and two axes."""
     size, what = math.prod(problem.size), "more taps than samples"
-    if problem.rank not in (1, 2) or any(a > 1 for a in problem.input_dilation):
+    if problem.rank not in (1, 2):
+        return
+    if any(a > 1 for a in problem.input_dilation):
+        least = min(problem.channels, problem.out_channels)
+        apart = problem.taps > size >= 64 and not problem.exchanged
+        yield apart and least >= 16, rule(17, "phases", what)
         return
     if problem.rank == 1:
         least = min(problem.channels, problem.out_channels)
-        line = problem.taps > size >= 64 and problem.positions[0] > 1 and not problem.exchanged
+        line = problem.taps > size >= 64 and problem.positions[0] > 1
         yield line and least >= 16, rule(17, "im2col", f"{what}: matrix products")
         return
     if problem.exchanged:
