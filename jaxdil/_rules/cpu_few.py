@@ -16,7 +16,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_library import GRADIENT
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well, is_upright
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
 
 __all__ = ["few_outputs"]
 
@@ -27,15 +27,18 @@ MANY, NEW = 1_500_000, 4_400_000
 
 
 def few_outputs(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Convolutions of one group in two axes, in single precision or bfloat16."""
-    if problem.rank != 2 or problem.is_window != problem.exchanged or not cpu_vectors():
+    """Convolutions of one group in two axes, in single precision or bfloat16, on AMD's AVX-512."""
+    # It was measured nowhere else.
+    if cpu_vectors() != "AVX-512" or "Intel" in cpu_model():
+        return
+    if problem.rank != 2 or problem.is_window != problem.exchanged:
         return
     known = problem.x_dtype in (jnp.float32, jnp.bfloat16)
     if any(a > 1 for a in problem.input_dilation) or not known:
         return
     if problem.is_window:
         yield from _gradients(problem, rule)
-    elif cpu_vectors() != "AVX2":
+    else:
         yield from _forward(problem, rule)
 
 
@@ -59,7 +62,7 @@ def _gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # As a layer has them: its channels, its outputs, its images, its positions.
     inner, outer, images = problem.batch, problem.out_channels, problem.channels
     rows, taps = math.prod(problem.kernel) * images, math.prod(problem.positions)
-    if not 1 < taps <= TAPS or min(inner, outer) < 3 or is_upright(problem):
+    if not 1 < taps <= TAPS or min(inner, outer) < 3:
         return
     full = problem.x_dtype == jnp.float32
     strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
@@ -72,7 +75,7 @@ def _gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield small and 2 * inner > outer, rule(22, "im2col", what)
         # Patches of so few channels are narrow.
         yield small and full and problem.kernel[-1] >= 40, rule(22, "planes", what)
-    if cpu_vectors() == "AVX2" or "Intel" in cpu_model() or LIBRARY_11:
+    if LIBRARY_11:
         return
     size = 4 * math.prod(problem.x_shape)
     if outer <= 20 and strided:
