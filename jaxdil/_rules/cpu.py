@@ -19,7 +19,7 @@ from jaxdil._problem import Problem
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
 from jaxdil._rules.cpu_groups import group_gradients, groups
-from jaxdil._rules.cpu_intel import kernel_gradients
+from jaxdil._rules.cpu_intel import kernel_gradients, small_gradients, strided
 from jaxdil._rules.cpu_library import slow_library
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
@@ -172,6 +172,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # With AVX-512 whatever was measured for it has gone first.
     if single and cpu_vectors() != "AVX2":
         yield from slow_library(problem, rule)
+    if single:
+        yield from small_gradients(problem, rule)
+        yield from strided(problem, rule)
     if not volume or problem.taps == 1:
         return
     image = not window or math.prod(problem.kernel) >= 64

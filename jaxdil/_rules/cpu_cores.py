@@ -32,6 +32,8 @@ SHARE, WORK = 0.86, 2.5e7
 # Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
 # which it writes out there: from these on they are new memory each time.
 WIDE, PATCHES = 56, 32 << 20
+# The same on Intel's processors, where they need only be more than a cache keeps.
+CACHED = 4 << 20
 
 
 def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -42,9 +44,11 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if any(a > 1 for a in problem.input_dilation):
         return
     unpadded, full = "a large image that is not padded", problem.x_dtype == jnp.float32
+    intel = "Intel" in cpu_model()
     # To few outputs the other is not fast either.
     few = problem.out_channels <= 8 and set(problem.stride) == {1} and full
-    yield few and _is_patched(problem, least=17), rule(18, "im2col", f"{unpadded}, to few outputs")
+    few = few and _is_patched(problem, least=17)
+    yield few, rule(18, "slabs" if intel else "im2col", f"{unpadded}, to few outputs")
     patched = _is_patched(problem, least=24)
     yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
     yield patched and full, rule(18, "slabs", unpadded)
@@ -75,7 +79,6 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     terms = problem.taps * inner
     block = 64 if terms > 576 or terms * columns > 18432 else 128 if terms > 288 else 256
     share = _share(outer, columns, block)
-    intel = "Intel" in cpu_model()
     if margin.supports(problem, "cpu") is None:
         more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
         # A row more of mostly padding is a row more of products.
@@ -104,8 +107,13 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
 def _is_patched(problem: Problem, *, least: int) -> bool:
     """Whether XLA writes out patches, as it does without padding, and of so large an image."""
     taps, inner = problem.taps, problem.channels
-    bare = set(problem.padding) == {(0, 0)} and set(problem.dilation) == {1}
-    large = 4 * math.prod(problem.y_shape[:-1]) * taps * inner >= PATCHES
+    bare, dilated = set(problem.padding) == {(0, 0)}, set(problem.dilation) != {1}
+    size = 4 * math.prod(problem.y_shape[:-1]) * taps * inner
+    if "Intel" in cpu_model() and set(problem.stride) == {1}:
+        # Beyond its second cache they are slow there, and with a dilation.
+        large, least = size >= (3 * CACHED if dilated else CACHED), max(least, 24)
+    else:
+        large = size >= PATCHES and not dilated
     return bare and large and taps > 1 and inner >= least and not problem.is_window
 
 

@@ -15,19 +15,24 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_model
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, Rule
+from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, LIBRARY_11, Rule, exchanges_well
 
-__all__ = ["kernel_gradients"]
+__all__ = ["kernel_gradients", "small_gradients", "strided"]
 
 # Bytes of the cotangent from which on the library is slow, and positions of an image: it is not
 # where many small images make up the bytes.
 CACHE, LARGE = 2_000_000, 400
+# Multiply-adds from which on a convolution with a stride is worth it.
+SMALL = 8e6
 
 
 def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Kernel gradients of one group in two axes, of floats of single precision and less."""
     taps, positions = math.prod(problem.positions), math.prod(problem.kernel)
     if not LIBRARY or problem.rank != 2 or not problem.is_window or taps == 1:
+        return
+    # A layer with more taps than outputs is none.
+    if not problem.exchanged:
         return
     if "Intel" not in cpu_model() or any(a > 1 for a in problem.input_dilation):
         return
@@ -47,9 +52,66 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     spread = outer > 16 or problem.bytes >= EXCHANGED
     lone = few and problem.channels == 1 and rows * taps >= 18000
     lone = lone and ((least >= 8 and (outer >= 16 or inner < 32)) or (taps >= 25 and spread))
+    lone = lone and not (LIBRARY_11 and _is_better_since_11(problem, rows * taps * inner * outer))
     yield lone, rule(19, "slabs", what)
     many = rows >= 10000 and (rows >= 30000 or taps >= 25 or inner >= 12)
     yield few and many and spread, rule(19, "planes", what)
     what = "kernel gradient on an Intel processor, of few positions"
     short = LARGE <= rows <= 8 * least and least >= 128 and taps <= 9
     yield short and set(problem.dilation) == {1}, rule(19, "planes", what)
+
+
+def _is_better_since_11(problem: Problem, work: int) -> bool:
+    """Whether the library of JAX 0.11 is as good at a single image: with a stride, or unpadded."""
+    inner = problem.batch
+    if set(problem.dilation) != {1}:
+        return inner >= 32
+    bare, dilated = not exchanges_well(problem), set(problem.stride) != {1}
+    return inner >= 96 or (bare and (inner > 24 or dilated or work < 4e7))
+
+
+def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """What of kernel gradients C20 and C22 have left, which were made on other processors."""
+    if "Intel" not in cpu_model() or not LIBRARY or problem.rank != 2:
+        return
+    if not problem.is_window or not problem.exchanged:
+        return
+    if any(a > 1 for a in problem.input_dilation) or problem.x_dtype != jnp.float32:
+        return
+    inner, outer, images = problem.batch, problem.out_channels, problem.channels
+    rows, taps = math.prod(problem.kernel) * images, math.prod(problem.positions)
+    if taps == 1 or min(inner, outer) < 3:
+        return
+    strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
+    columns, what = problem.positions[-1], "kernel gradient on an Intel processor"
+    # A row of one or two taps is no vector to XLA.
+    narrow = strided and columns <= 2 and set(problem.stride) == {1}
+    column = narrow and columns == 1 and outer > 20
+    yield column, rule(19, "correlate", f"{what}, of a column with a stride")
+    yield narrow, rule(19, "im2col", f"{what}, of few columns with a stride")
+    wide = outer >= 24 and (
+        (inner <= 8 and rows >= 1500) or (inner <= 16 and 4 * rows * outer >= 1_500_000)
+    )
+    yield wide, rule(19, "planes", f"{what}, of few channels to many")
+    few = outer <= 20 and images <= 4
+    several = few and strided and taps <= 49
+    yield several, rule(19, "im2col", f"{what}, of few images with a stride")
+    yield few and not strided and not bare, rule(19, "planes", f"{what}, of few images")
+
+
+def strided(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Convolutions with a stride to many outputs, the library of which JAX 0.11 has not."""
+    if "Intel" not in cpu_model() or not LIBRARY or LIBRARY_11 or problem.rank != 2:
+        return
+    if problem.is_window or problem.exchanged or any(a > 1 for a in problem.input_dilation):
+        return
+    inner, outer, taps = problem.channels, problem.out_channels, problem.taps
+    many = min(problem.stride) > 1 and outer >= 40 and problem.x_dtype == jnp.float32
+    work = math.prod(problem.y_shape) * taps * inner
+    if not many or taps == 1 or work < SMALL:
+        return
+    what = "with a stride to many outputs on an Intel processor"
+    # Of a row or two of taps, and of images that are not padded, which XLA writes patches of.
+    yield problem.kernel[0] == 1 or set(problem.kernel) == {2}, rule(19, "planes", what)
+    bare = set(problem.padding) == {(0, 0)} and work >= 2 * SMALL
+    yield bare, rule(19, "slabs" if inner >= 40 else "planes", f"{what}, not padded")
