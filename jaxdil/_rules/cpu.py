@@ -19,7 +19,12 @@ from jaxdil._problem import Problem
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
 from jaxdil._rules.cpu_groups import group_gradients, groups
-from jaxdil._rules.cpu_intel import kernel_gradients, small_gradients, strided
+from jaxdil._rules.cpu_intel import (
+    kernel_gradients,
+    small_gradients,
+    spread_gradients,
+    strided,
+)
 from jaxdil._rules.cpu_library import slow_library
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
@@ -62,6 +67,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield dense and _is_turned_half(problem), rule(14, "xla", f"bfloat16, a turned kernel: {what}")
     if problem.batch_groups > 1:
         yield from group_gradients(problem, rule, single=single)
+    if dense:
+        yield from spread_gradients(problem, rule)
     wide = dense and (volume or min(problem.batch, outer) >= 16)
     spread = list(zip(problem.positions, problem.input_dilation, strict=True))
     even = all(k % a == 0 for k, a in spread)

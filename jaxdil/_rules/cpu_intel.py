@@ -17,7 +17,7 @@ from jaxdil._device import cpu_model
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, LIBRARY_11, Rule, exchanges_well
 
-__all__ = ["kernel_gradients", "small_gradients", "strided"]
+__all__ = ["kernel_gradients", "small_gradients", "spread_gradients", "strided"]
 
 # Bytes of the cotangent from which on the library is slow, and positions of an image: it is not
 # where many small images make up the bytes.
@@ -72,7 +72,7 @@ def _is_better_since_11(problem: Problem, work: int) -> bool:
 
 def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """What of kernel gradients C20 and C22 have left, which were made on other processors."""
-    if "Intel" not in cpu_model() or not LIBRARY or problem.rank != 2:
+    if "Intel" not in cpu_model() or not LIBRARY or problem.rank not in (1, 2):
         return
     if not problem.is_window or not problem.exchanged:
         return
@@ -84,6 +84,11 @@ def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
         return
     strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
     columns, what = problem.positions[-1], "kernel gradient on an Intel processor"
+    if problem.rank == 1:
+        short = not bare and rows <= (2048 if images == 1 else 600)
+        few = images <= 2 and (strided or short) and not LIBRARY_11
+        yield few, rule(19, "im2col", f"{what}, of a few lines")
+        return
     # A row of one or two taps is no vector to XLA.
     narrow = strided and columns <= 2 and set(problem.stride) == {1}
     column = narrow and columns == 1 and outer > 20
@@ -97,6 +102,27 @@ def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
     several = few and strided and taps <= 49
     yield several, rule(19, "im2col", f"{what}, of few images with a stride")
     yield few and not strided and not bare, rule(19, "planes", f"{what}, of few images")
+
+
+def spread_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Kernel gradients of transposed convolutions of one group in two axes, under every JAX."""
+    if "Intel" not in cpu_model() or problem.rank != 2 or problem.x_dtype != jnp.float32:
+        return
+    if not problem.is_window or not problem.exchanged or min(problem.input_dilation) == 1:
+        return
+    inner, outer, apart = problem.batch, problem.out_channels, min(problem.input_dilation)
+    long, taps = max(problem.positions) >= 5, math.prod(problem.positions)
+    what = "kernel gradient of a transposed convolution on an Intel processor"
+    if apart >= 3:
+        yield outer >= 16, rule(2, "correlate", what)
+        yield 4 <= outer <= 8, rule(2, "phases", what)
+    elif outer >= 96:
+        yield inner <= 12 and taps <= 16, rule(2, "correlate", what)
+        yield long, rule(2, "phases", what)
+    else:
+        slim = inner < 16 if outer >= 16 else outer >= 4 and long and inner <= 8
+        yield slim or (outer >= 16 and long), rule(2, "phases", what)
+    yield True, rule(2, "exchange", what)
 
 
 def strided(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:

@@ -153,6 +153,11 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
+    if "Intel" in cpu_model() and not narrow and problem.rank == 2:
+        # No more taps than zeros and samples: one tap to an output.
+        spread = zip(problem.kernel, problem.input_dilation, strict=True)
+        much = samples >= 250 and samples * taps * inner * outer >= 1e6
+        return all(k <= a for k, a in spread) or (inner <= 5 * outer and much)
     # With AVX-512 the zeros cost little to few outputs.
     if inner > 5 * outer and not narrow:
         return False
