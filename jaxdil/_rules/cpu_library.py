@@ -153,11 +153,8 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
-    if "Intel" in cpu_model() and not narrow and problem.rank == 2:
-        # No more taps than zeros and samples: one tap to an output.
-        spread = zip(problem.kernel, problem.input_dilation, strict=True)
-        much = samples >= 250 and samples * taps * inner * outer >= 1e6
-        return all(k <= a for k, a in spread) or (inner <= 5 * outer and much)
+    if "Intel" in cpu_model() and not narrow and inner > 1:
+        return _gains_on_intel(problem, samples)
     # With AVX-512 the zeros cost little to few outputs.
     if inner > 5 * outer and not narrow:
         return False
@@ -183,6 +180,19 @@ def _gains_by_phases(problem: Problem) -> bool:
     many = many or (samples >= 1000 and taps >= 16 and outer >= 48)
     # Nor of few samples and taps.
     return many and (narrow or samples >= 2500 or taps >= 25)
+
+
+def _gains_on_intel(problem: Problem, samples: int) -> bool:
+    """The same on Intel's processors with AVX-512, which gain from it far more often."""
+    inner, outer, line = problem.channels, problem.out_channels, problem.rank == 1
+    # No more taps than samples and zeros: one tap to an output.
+    spread = zip(problem.kernel, problem.input_dilation, strict=True)
+    if all(k <= a for k, a in spread) and (not line or (samples >= 100 and outer >= 4)):
+        return True
+    if line and outer < 8:
+        return False
+    work = samples * problem.taps * inner * outer
+    return inner <= 5 * outer and samples >= (200 if line else 250) and work >= 1e6
 
 
 def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
