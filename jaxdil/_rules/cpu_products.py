@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors, multiplies_bfloat16
+from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 
 __all__ = [
@@ -97,7 +97,11 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # The library of JAX 0.10 would leave a core idle (C18), so that fewer channels are enough.
     narrow = LIBRARY and not LIBRARY_11 and problem.rank == 2 and inner >= 24 and outer >= 32
     narrow = narrow and rows * taps * inner * outer >= (5e7 if window else 2.5e7)
-    yield half and (enough or narrow) and (LIBRARY or not window), rule(14, "im2col", what)
+    # Intel's products gain with fewer outputs too.
+    some = not window and problem.rank == 2 and inner >= 48 and outer >= 12 and taps <= 49
+    some = some and "Intel" in cpu_model() and rows * taps * inner * outer >= 5e6
+    enough = enough or narrow or some
+    yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
     few = rows <= (1.5 if window or plain else 0.5) * least
     # In 1-D the library is as good without AVX-512, and C20 has kernel gradients.
     lines = not window and cpu_vectors() != "AVX2"
@@ -119,9 +123,11 @@ def _is_fast_half(problem: Problem) -> bool:
     """Whether it is in half precision, on a processor that multiplies in it.
 
     XLA makes a convolution in bfloat16 one in float32, but not a matrix product. Without
-    instructions for them such products are no faster, and their patches for nothing.
+    instructions for them such products are no faster, and their patches for nothing; nor are they
+    on Intel's processors before JAX 0.10.
     """
-    return problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
+    fast = LIBRARY or "Intel" not in cpu_model()
+    return problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16() and fast
 
 
 def exchanges_well(problem: Problem) -> bool:
