@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors, multiplies_bfloat16
+from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
@@ -39,6 +39,9 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
+    together = lone and "Intel" in cpu_model() and problem.batch_groups <= 4
+    together = together and LIBRARY and not LIBRARY_11 and problem.rank == 2
+    yield together, rule(1, "expand", f"{what}, as one")
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
     little = problem.channels * problem.taps < 2000
     yield lone and little, rule(1, "im2col", f"{what}, a batched product")
@@ -87,6 +90,9 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
+    intel = "Intel" in cpu_model() and problem.rank == 2 and single and not window
+    if intel and inner >= 16:
+        yield from _on_intel(problem, rule)
     most = 8 if cpu_vectors() == "AVX2" else 5
     few = problem.groups <= 4 and inner > 8 and outer <= most and not window and single
     few = few and problem.rank == 2
@@ -154,6 +160,24 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     most = 16 if cpu_vectors() == "AVX2" else 64
     wide = wide and not (window and problem.rank == 2 and problem.taps >= most)
     yield several and wide, rule(5, "taps", "groups: a matrix product each")
+
+
+def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Groups of 16 channels and more in two axes, on Intel's processors."""
+    inner, half = problem.group_channels, problem.x_dtype == jnp.bfloat16
+    sides = zip(problem.kernel, problem.input_dilation, strict=True)
+    apart = not half and any(k > a > 1 for k, a in sides)
+    yield apart, rule(4, "split", "groups one by one, input dilated")
+    if any(a > 1 for a in problem.input_dilation):
+        return
+    fast = half and multiplies_bfloat16() and problem.taps > 1 and LIBRARY
+    yield fast and inner >= 48, rule(5, "taps", "groups in bfloat16: a matrix product each")
+    few = problem.groups <= 4
+    if problem.taps == 1 and not half and LIBRARY and not LIBRARY_11:
+        yield few and inner <= 48, rule(5, "split", "1x1 groups, one by one")
+        yield not few, rule(5, "im2col", "1x1 groups: a batched product")
+    narrow = few and 20 <= inner < 24 and not half
+    yield narrow and problem.taps > 1, rule(5, "split", "groups, one by one")
 
 
 def _is_wide(problem: Problem) -> bool:
