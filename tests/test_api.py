@@ -271,7 +271,8 @@ LADDER = [
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_rules.tpu_kernel_gradients", "_rules.cpu_products"},
-    {"_rules.cpu_cores", "_rules.cpu_groups", "_rules.cpu_intel", "_rules.cpu_library"},
+    {"_rules.cpu_intel"},
+    {"_rules.cpu_cores", "_rules.cpu_groups", "_rules.cpu_library"},
     {"_rules.cpu_few"},
     {"_rules.cpu", "_rules.cuda", "_rules.tpu"},
     {"_rules"},

@@ -112,7 +112,16 @@ def derived(g, method, **options):
     return run
 
 
-KNOW_THE_MODEL = (cpu_cores, cpu_few, cpu_groups, cpu_intel, cpu_library, cpu_products)
+KNOW_THE_VECTORS = (
+    cpu,
+    cpu_cores,
+    cpu_few,
+    cpu_groups,
+    cpu_intel,
+    cpu_library,
+    cpu_products,
+)
+KNOW_THE_MODEL = (cpu_cores, cpu_intel, cpu_products)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +129,7 @@ def some_processor(monkeypatch):
     """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
     for rules in KNOW_THE_MODEL:
         monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
-    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_library, cpu_products):
+    for rules in KNOW_THE_VECTORS:
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
     for rules in (cpu, cpu_few, cpu_groups, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
@@ -136,7 +145,7 @@ def on_intel(monkeypatch):
 @pytest.fixture
 def without_avx_512(monkeypatch):
     """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
-    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_library, cpu_products):
+    for rules in KNOW_THE_VECTORS:
         monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
     for rules in (cpu, cpu_few, cpu_groups, cpu_products):
         monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)

@@ -17,6 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cores, cpu_model, cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
     LIBRARY,
@@ -48,7 +49,7 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # To few outputs the other is not fast either.
     few = problem.out_channels <= 8 and set(problem.stride) == {1} and full
     few = few and _is_patched(problem, least=17)
-    yield few, rule(18, "slabs" if intel else "im2col", f"{unpadded}, to few outputs")
+    yield few, rule(18, "slabs" if is_xeon() else "im2col", f"{unpadded}, to few outputs")
     patched = _is_patched(problem, least=24)
     yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
     yield patched and full, rule(18, "slabs", unpadded)
@@ -109,7 +110,7 @@ def _is_patched(problem: Problem, *, least: int) -> bool:
     taps, inner = problem.taps, problem.channels
     bare, dilated = set(problem.padding) == {(0, 0)}, set(problem.dilation) != {1}
     size = 4 * math.prod(problem.y_shape[:-1]) * taps * inner
-    if "Intel" in cpu_model() and set(problem.stride) == {1}:
+    if is_xeon() and set(problem.stride) == {1}:
         # Beyond its second cache they are slow there, and with a dilation.
         large, least = size >= (3 * CACHED if dilated else CACHED), max(least, 24)
     else:

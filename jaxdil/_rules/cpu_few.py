@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
+from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_library import GRADIENT
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
 
@@ -47,7 +48,7 @@ def _forward(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     full, terms = problem.x_dtype == jnp.float32, problem.taps * inner
     plain = (full or multiplies_bfloat16()) and set(problem.stride) == {1}
     plain = plain and 1 < problem.taps <= TAPS and min(inner, outer) >= 3
-    if "Intel" in cpu_model():
+    if is_xeon():
         # Of a row of taps XLA has a better loop there, and many terms fill its vectors.
         plain = plain and problem.kernel[0] > 1 and (inner < 8 or problem.taps <= 16)
     if not plain or min(problem.positions) < 16 or not 10 <= terms <= 400:

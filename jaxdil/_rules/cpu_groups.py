@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_model, cpu_vectors, multiplies_bfloat16
+from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
 __all__ = ["group_gradients", "groups"]
@@ -39,7 +40,7 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
-    together = lone and "Intel" in cpu_model() and problem.batch_groups <= 4
+    together = lone and is_xeon() and problem.batch_groups <= 4
     together = together and LIBRARY and not LIBRARY_11 and problem.rank == 2
     yield together, rule(1, "expand", f"{what}, as one")
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
@@ -90,8 +91,7 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
-    intel = "Intel" in cpu_model() and problem.rank == 2 and single and not window
-    if intel and inner >= 16:
+    if is_xeon() and problem.rank == 2 and single and not window:
         yield from _on_intel(problem, rule)
     most = 8 if cpu_vectors() == "AVX2" else 5
     few = problem.groups <= 4 and inner > 8 and outer <= most and not window and single
@@ -163,21 +163,29 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
 
 
 def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Groups of 16 channels and more in two axes, on Intel's processors."""
+    """Groups of several channels in two axes, on Intel's processors."""
     inner, half = problem.group_channels, problem.x_dtype == jnp.bfloat16
-    sides = zip(problem.kernel, problem.input_dilation, strict=True)
-    apart = not half and any(k > a > 1 for k, a in sides)
-    yield apart, rule(4, "split", "groups one by one, input dilated")
+    outer, groups = problem.out_channels // problem.groups, problem.groups
+    one = "groups, one by one"
     if any(a > 1 for a in problem.input_dilation):
+        sides = zip(problem.kernel, problem.input_dilation, strict=True)
+        apart = inner >= 16 and not half and any(k > a > 1 for k, a in sides)
+        yield apart, rule(4, "split", f"{one}, input dilated")
+        return
+    # A sum of so many products is cut in pieces, and each of them goes through memory.
+    much = 2 <= inner <= 4 and problem.taps * inner > 128
+    yield much and inner > 2, rule(5, "split", f"narrow {one}")
+    small = groups * max(inner, outer) <= 32 or (outer >= 8 and groups <= 8)
+    yield much and small, rule(5, "expand", "narrow groups of a large kernel, as one")
+    if inner < 16:
         return
     fast = half and multiplies_bfloat16() and problem.taps > 1 and LIBRARY
     yield fast and inner >= 48, rule(5, "taps", "groups in bfloat16: a matrix product each")
-    few = problem.groups <= 4
+    few = groups <= 4
     if problem.taps == 1 and not half and LIBRARY and not LIBRARY_11:
-        yield few and inner <= 48, rule(5, "split", "1x1 groups, one by one")
-        yield not few, rule(5, "im2col", "1x1 groups: a batched product")
-    narrow = few and 20 <= inner < 24 and not half
-    yield narrow and problem.taps > 1, rule(5, "split", "groups, one by one")
+        yield few and inner <= 48, rule(5, "split", f"1x1 {one}")
+        yield not few or inner < 256, rule(5, "im2col", "1x1 groups: a batched product")
+    yield few and 20 <= inner < 24 and not half and problem.taps > 1, rule(5, "split", one)
 
 
 def _is_wide(problem: Problem) -> bool:

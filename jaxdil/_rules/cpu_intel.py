@@ -1,8 +1,8 @@
-"""A rule for Intel's processors, on which XLA's library is slow by the kernel: C19.
+"""Rules for Intel's processors, on which XLA's library is slow by the kernel: C19, part of C2.
 
 Once the cotangent is larger than the second cache (2 MB) it computes kernel gradients several times
 more slowly, and few channels or few positions too. AMD's processors know neither, nor does the
-library of JAX before 0.10.
+library of JAX before 0.10. With AVX-512 it is slow with a stride as well, whichever the gradient.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_model
+from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, LIBRARY_11, Rule, exchanges_well
 
-__all__ = ["kernel_gradients", "small_gradients", "spread_gradients", "strided"]
+__all__ = ["is_xeon", "kernel_gradients", "small_gradients", "spread_gradients", "strided"]
 
 # Bytes of the cotangent from which on the library is slow, and positions of an image: it is not
 # where many small images make up the bytes.
 CACHE, LARGE = 2_000_000, 400
 # Multiply-adds from which on a convolution with a stride is worth it.
 SMALL = 8e6
+
+
+def is_xeon() -> bool:
+    """Whether this is one of Intel's processors with AVX-512, where most of it was measured."""
+    return "Intel" in cpu_model() and cpu_vectors() == "AVX-512"
 
 
 def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -72,7 +77,7 @@ def _is_better_since_11(problem: Problem, work: int) -> bool:
 
 def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """What of kernel gradients C20 and C22 have left, which were made on other processors."""
-    if "Intel" not in cpu_model() or not LIBRARY or problem.rank not in (1, 2):
+    if not is_xeon() or not LIBRARY or problem.rank not in (1, 2):
         return
     if not problem.is_window or not problem.exchanged:
         return
@@ -106,7 +111,7 @@ def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
 
 def spread_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Kernel gradients of transposed convolutions of one group in two axes, under every JAX."""
-    if "Intel" not in cpu_model() or problem.rank != 2 or problem.x_dtype != jnp.float32:
+    if not is_xeon() or problem.rank != 2 or problem.x_dtype != jnp.float32:
         return
     if not problem.is_window or not problem.exchanged or min(problem.input_dilation) == 1:
         return
@@ -127,7 +132,7 @@ def spread_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
 
 def strided(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     """Convolutions with a stride to many outputs, the library of which JAX 0.11 has not."""
-    if "Intel" not in cpu_model() or not LIBRARY or LIBRARY_11 or problem.rank != 2:
+    if not is_xeon() or not LIBRARY or LIBRARY_11 or problem.rank != 2:
         return
     if problem.is_window or problem.exchanged or any(a > 1 for a in problem.input_dilation):
         return

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_model, cpu_vectors
+from jaxdil._device import cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import (
     LIBRARY,
     LIBRARY_11,
@@ -40,7 +41,6 @@ def slow_library(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield _gains_by_phases(problem), rule(20, "phases", "zeros between the samples")
         return
     narrow = cpu_vectors() == "AVX2"
-    # Intel's processors with AVX-512 have C19, and the rest of this was not measured there.
     if problem.is_window != problem.exchanged:
         return
     if problem.rank == 1:
@@ -153,7 +153,7 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
-    if "Intel" in cpu_model() and not narrow and inner > 1:
+    if is_xeon() and inner > 1:
         return _gains_on_intel(problem, samples)
     # With AVX-512 the zeros cost little to few outputs.
     if inner > 5 * outer and not narrow:

@@ -1,0 +1,298 @@
+"""What is chosen on Intel's processors with AVX-512, where it is another choice than on AMD's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdil
+from jaxdil._rules import (
+    cpu,
+    cpu_cores,
+    cpu_few,
+    cpu_groups,
+    cpu_intel,
+    cpu_library,
+    cpu_products,
+)
+
+pytestmark = pytest.mark.core
+
+KERNEL, FORWARD = "kernel gradient", "forward"
+BARE, TWO = {"padding": 0}, {"stride": 2}
+BF16 = jnp.bfloat16
+# JAX before 0.10, 0.10, and from 0.11 on have a library each.
+LIBRARY = 0 if jax.__version_info__ < (0, 10) else 1 if jax.__version_info__ < (0, 11) else 2
+
+
+@pytest.fixture(autouse=True)
+def xeon(monkeypatch):
+    """Patch what the rules ask of the processor."""
+    for rules in (cpu_cores, cpu_intel, cpu_products):
+        monkeypatch.setattr(rules, "cpu_model", lambda: "Intel(R) Xeon(R) Processor")
+    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_intel, cpu_library, cpu_products):
+        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
+    for rules in (cpu, cpu_few, cpu_groups, cpu_products):
+        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+
+
+def chosen(role, x, w, options, *, dtype=np.float32, conv=jaxdil.conv, **kinds):
+    """Rule and method: "C19 planes", or "xla" where no rule holds."""
+    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
+    rows = jaxdil.explain(functools.partial(conv, **options, **kinds), platform="cpu")(*like)
+    (row,) = (row for row in rows if row.role == role)
+    rule, _, _ = row.because.partition(":")
+    return f"{rule.removeprefix('rule ')} {row.method}".removeprefix("no rule ")
+
+
+def of_this_jax(choices):
+    """That of JAX 0.8, of 0.10, of 0.12, or of all."""
+    return (choices.split(" | ") * 3)[LIBRARY] if " | " in choices else choices
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 32, 32, 16), (3, 3, 16, 16), TWO, "C22 im2col"),
+        ((1, 32, 32, 16), (3, 3, 16, 16), {}, "C22 im2col"),
+        ((3, 16, 16, 96), (3, 3, 96, 80), TWO, "C20 im2col | C20 im2col | xla"),
+        ((1, 40, 40, 64), (3, 3, 64, 40), {"dilation": 4}, "C12 exchange"),
+        ((2, 64, 64, 4), (3, 3, 4, 256), {}, "xla | C22 slabs | C19 planes"),
+    ],
+)
+def test_kernel_gradients_that_others_have_too(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((32, 8, 8, 96), (3, 1, 96, 48), TWO, "xla | C19 correlate | C19 correlate"),
+        ((16, 8, 8, 96), (3, 1, 96, 20), TWO, "xla | C19 im2col | C19 im2col"),
+        ((16, 8, 8, 96), (3, 2, 96, 48), TWO, "xla | C19 im2col | C19 im2col"),
+        ((16, 8, 8, 96), (3, 3, 96, 48), TWO, "xla"),
+        ((16, 8, 8, 96), (3, 1, 96, 48), {"stride": 2, "dilation": 2}, "xla"),
+        ((16, 8, 8, 2), (3, 1, 2, 48), TWO, "xla"),
+    ],
+)
+def test_kernel_gradients_of_columns_with_a_stride(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((8, 28, 28, 8), (3, 3, 8, 24), TWO, "xla | C19 planes | C19 planes"),
+        ((8, 28, 28, 8), (3, 3, 8, 23), TWO, "xla"),
+        ((7, 28, 28, 8), (3, 3, 8, 24), TWO, "xla"),
+        ((8, 28, 28, 9), (3, 3, 9, 24), TWO, "xla"),
+        ((4, 56, 56, 16), (4, 4, 16, 120), TWO, "xla | C19 planes | C19 planes"),
+        ((4, 56, 56, 16), (4, 4, 16, 119), TWO, "xla"),
+        ((4, 56, 56, 17), (4, 4, 17, 120), TWO, "xla"),
+    ],
+)
+def test_kernel_gradients_of_few_channels_to_many(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((4, 20, 20, 12), (7, 7, 12, 20), TWO, "xla | C19 im2col | C19 im2col"),
+        ((4, 20, 20, 12), (7, 8, 12, 20), TWO, "xla"),
+        ((5, 20, 20, 12), (7, 7, 12, 20), TWO, "xla"),
+        ((4, 20, 20, 12), (7, 7, 12, 21), TWO, "xla"),
+        ((4, 20, 20, 4), (3, 3, 4, 20), {}, "xla | C19 planes | C19 planes"),
+        ((4, 20, 20, 4), (3, 3, 4, 20), BARE, "xla"),
+        ((5, 20, 20, 4), (3, 3, 4, 20), {}, "xla"),
+        ((1, 40, 40, 3), (9, 9, 3, 3), {}, "xla | C19 planes | C19 planes"),
+    ],
+)
+def test_kernel_gradients_of_few_images(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((2, 200, 6), (5, 6, 192), {}, "xla | C19 im2col | xla"),
+        ((3, 200, 6), (5, 6, 192), {}, "xla"),
+        ((2, 300, 6), (5, 6, 192), {}, "xla | C19 im2col | xla"),
+        ((2, 301, 6), (5, 6, 192), {}, "xla"),
+        ((1, 2048, 4), (5, 4, 92), {}, "xla | C19 im2col | xla"),
+        ((1, 2049, 4), (5, 4, 92), {}, "xla"),
+        ((2, 200, 6), (5, 6, 192), BARE, "xla"),
+        ((2, 5000, 6), (5, 6, 192), {"padding": 0, "stride": 2}, "xla | C19 im2col | xla"),
+    ],
+)
+def test_kernel_gradients_of_a_few_lines(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 112, 112, 24), (3, 3, 24, 32), TWO, "C20 im2col | C19 slabs | C19 slabs"),
+        ((1, 112, 112, 40), (3, 3, 40, 32), TWO, "C20 im2col | C19 slabs | xla"),
+        ((1, 80, 80, 24), (3, 3, 24, 32), BARE, "xla | C19 slabs | C19 slabs"),
+        ((1, 80, 80, 25), (3, 3, 25, 32), BARE, "xla | C19 slabs | xla"),
+        ((1, 80, 80, 20), (3, 3, 20, 32), {"padding": 0, "dilation": 2}, "xla | C19 slabs | xla"),
+        ((1, 64, 64, 96), (3, 3, 96, 32), {}, "C20 slabs | C19 slabs | xla"),
+    ],
+)
+def test_large_kernel_gradients_of_a_single_image(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((4, 64, 64, 16), (1, 3, 16, 48), TWO, "xla | C19 planes | xla"),
+        ((4, 64, 64, 16), (1, 3, 16, 39), TWO, "xla"),
+        ((4, 64, 64, 16), (3, 1, 16, 48), TWO, "xla"),
+        ((4, 65, 65, 16), (2, 2, 16, 48), TWO, "xla | C19 planes | xla"),
+        ((4, 64, 64, 16), (3, 3, 16, 48), TWO, "xla"),
+        ((4, 64, 64, 16), (3, 3, 16, 48), {"padding": 0, "stride": 2}, "xla | C19 planes | xla"),
+        ((4, 64, 64, 40), (3, 3, 40, 48), {"padding": 0, "stride": 2}, "xla | C19 slabs | xla"),
+        ((1, 64, 64, 16), (3, 3, 16, 48), {"padding": 0, "stride": 2}, "xla"),
+        ((1, 16, 16, 16), (1, 3, 16, 48), TWO, "xla"),
+    ],
+)
+def test_images_with_a_stride_to_many_outputs(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 72, 72, 24), (3, 3, 24, 8), BARE, "xla | C18 slabs | xla"),
+        ((1, 72, 72, 24), (3, 3, 24, 9), BARE, "xla | C18 margin | xla"),
+        ((1, 74, 74, 23), (3, 3, 23, 8), BARE, "xla"),
+        ((1, 71, 71, 24), (3, 3, 24, 8), BARE, "xla"),
+        ((1, 124, 124, 24), (3, 3, 24, 8), {"padding": 0, "dilation": 2}, "xla"),
+        ((1, 125, 125, 24), (3, 3, 24, 8), {"padding": 0, "dilation": 2}, "xla | C18 slabs | xla"),
+        ((1, 72, 72, 24), (3, 3, 24, 8), {}, "xla"),
+    ],
+)
+def test_large_images_that_are_not_padded(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 64, 64, 6), (5, 5, 6, 6), {}, "C22 im2col"),
+        ((1, 64, 64, 8), (4, 4, 8, 8), {}, "C22 im2col"),
+        ((1, 64, 64, 8), (5, 5, 8, 8), {}, "xla"),
+        ((1, 64, 64, 6), (1, 5, 6, 6), {}, "xla"),
+    ],
+)
+def test_few_channels_to_few(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 16, 16, 8), (2, 2, 8, 8), {"stride": 3}, "C20 phases"),
+        ((1, 24, 24, 41), (3, 3, 8, 41), {"stride": 2}, "xla"),
+        ((1, 24, 24, 40), (3, 3, 8, 40), {"stride": 2}, "C20 phases"),
+        ((1, 16, 16, 64), (4, 5, 64, 64), {"stride": 2}, "C20 phases"),
+        ((1, 15, 16, 64), (4, 5, 64, 64), {"stride": 2}, "xla"),
+        ((1, 16, 16, 8), (3, 3, 8, 8), {"stride": 2}, "xla"),
+        ((1, 16, 16, 1), (3, 3, 8, 1), {"stride": 2}, "C20 phases"),
+        ((1, 1000, 16), (6, 16, 16), {"stride": 2}, "C20 phases"),
+        ((1, 1000, 16), (6, 7, 16), {"stride": 2}, "xla"),
+        ((1, 199, 64), (6, 64, 64), {"stride": 2}, "xla"),
+        ((1, 100, 64), (2, 4, 64), {"stride": 3}, "C20 phases"),
+    ],
+)
+def test_transposed_convolutions(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options, conv=jaxdil.conv_transpose) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 16, 16, 8), (4, 4, 16, 8), {"stride": 3}, "C2 correlate"),
+        ((1, 16, 16, 8), (4, 4, 8, 8), {"stride": 3}, "C2 phases"),
+        ((1, 16, 16, 8), (4, 4, 12, 8), {"stride": 3}, "C2 exchange"),
+        ((1, 16, 16, 8), (4, 4, 3, 8), {"stride": 3}, "C2 exchange"),
+        ((1, 16, 16, 12), (4, 4, 96, 12), {"stride": 2}, "C2 correlate"),
+        ((1, 16, 16, 13), (4, 4, 96, 13), {"stride": 2}, "C2 exchange"),
+        ((1, 16, 16, 13), (4, 5, 96, 13), {"stride": 2}, "C2 phases"),
+        ((1, 16, 16, 15), (4, 4, 16, 15), {"stride": 2}, "C2 phases"),
+        ((1, 16, 16, 16), (4, 4, 16, 16), {"stride": 2}, "C2 exchange"),
+        ((1, 16, 16, 16), (5, 5, 16, 16), {"stride": 2}, "C2 phases"),
+        ((1, 16, 16, 8), (5, 5, 4, 8), {"stride": 2}, "C2 phases"),
+        ((1, 16, 16, 9), (5, 5, 4, 9), {"stride": 2}, "C2 exchange"),
+        ((1, 16, 16, 8), (4, 4, 4, 8), {"stride": 2}, "C2 exchange"),
+    ],
+)
+def test_kernel_gradients_of_transposed_convolutions(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options, conv=jaxdil.conv_transpose) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((2, 32, 32, 48), (3, 3, 48, 12), {}, "xla | C14 im2col | C14 im2col"),
+        ((2, 32, 32, 47), (3, 3, 47, 12), {}, "xla"),
+        ((2, 32, 32, 48), (3, 3, 48, 11), {}, "xla"),
+        ((2, 32, 32, 48), (7, 8, 48, 12), {}, "xla"),
+        ((1, 16, 16, 48), (3, 3, 48, 12), {}, "xla"),
+        ((1, 28, 28, 96), (3, 3, 96, 96), {}, "xla | C14 im2col | C14 im2col"),
+        ((1, 9, 9, 64), (3, 3, 64, 64), {"dilation": 4}, "xla | C13 im2col | C13 im2col"),
+    ],
+)
+def test_half_precision(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options, dtype=BF16) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 28, 28, 64), (3, 3, 16, 64), {"stride": 2}, "C5 split"),
+        ((1, 28, 28, 40), (3, 3, 20, 40), {}, "C5 split"),
+        ((1, 28, 28, 32), (3, 3, 16, 32), {}, "C5 expand"),
+        ((1, 28, 28, 96), (1, 1, 24, 96), {}, "C5 taps | C5 split | xla"),
+        ((1, 28, 28, 196), (1, 1, 49, 196), {}, "C5 taps | C5 im2col | xla"),
+        ((1, 28, 28, 512), (1, 1, 256, 512), {}, "C5 taps | C5 split | C5 split"),
+        ((8, 28, 28, 192), (1, 1, 24, 192), {}, "C5 taps | C5 im2col | xla"),
+        ((1, 28, 28, 32), (9, 9, 2, 32), {}, "C5 expand"),
+        ((1, 28, 28, 34), (9, 9, 2, 34), {}, "C5 taps"),
+        ((1, 28, 28, 16), (9, 9, 2, 64), {}, "C5 expand"),
+        ((1, 28, 28, 32), (8, 8, 2, 32), {}, "C5 taps"),
+        ((1, 28, 28, 48), (7, 7, 3, 48), {}, "C5 split"),
+        ((1, 28, 28, 16), (6, 6, 4, 16), {}, "C5 split"),
+        ((1, 28, 28, 16), (3, 3, 4, 16), {}, "C5 taps"),
+    ],
+)
+def test_groups(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options, groups=None) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 28, 28, 64), (3, 3, 16, 64), {"stride": 2}, "C4 split"),
+        ((1, 28, 28, 60), (3, 3, 15, 60), {"stride": 2}, "C4 phases"),
+        ((1, 28, 28, 64), (2, 2, 16, 64), {"stride": 2}, "C4 phases"),
+    ],
+)
+def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
+    assert chosen("input gradient", x, w, options, groups=None) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((8, 28, 28, 60), (1, 1, 20, 120), {}, "C1 correlate | C1 expand | C1 correlate"),
+        ((8, 28, 28, 160), (1, 1, 20, 160), {}, "C1 correlate"),
+    ],
+)
+def test_kernel_gradients_of_1x1_groups(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options, groups=None) == of_this_jax(choices)
