@@ -188,6 +188,8 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
         ((1, 64, 64, 8), (4, 4, 8, 8), {}, "C22 im2col"),
         ((1, 64, 64, 8), (5, 5, 8, 8), {}, "xla"),
         ((1, 64, 64, 6), (1, 5, 6, 6), {}, "xla"),
+        ((1, 64, 64, 6), (5, 5, 6, 1), {}, "C22 im2col"),
+        ((1, 64, 64, 6), (5, 6, 6, 2), {}, "xla"),
     ],
 )
 def test_few_channels_to_few(x, w, options, choices):
@@ -197,7 +199,8 @@ def test_few_channels_to_few(x, w, options, choices):
 @pytest.mark.parametrize(
     ("x", "w", "options", "choices"),
     [
-        ((1, 16, 16, 8), (2, 2, 8, 8), {"stride": 3}, "C20 phases"),
+        ((1, 16, 16, 8), (2, 2, 3, 8), {"stride": 3}, "C20 phases"),
+        ((1, 16, 16, 80), (2, 2, 2, 80), {"stride": 3}, "xla"),
         ((1, 24, 24, 41), (3, 3, 8, 41), {"stride": 2}, "xla"),
         ((1, 24, 24, 40), (3, 3, 8, 40), {"stride": 2}, "C20 phases"),
         ((1, 16, 16, 64), (4, 5, 64, 64), {"stride": 2}, "C20 phases"),
@@ -258,7 +261,8 @@ def test_half_precision(x, w, options, choices):
         ((1, 28, 28, 64), (3, 3, 16, 64), {"stride": 2}, "C5 split"),
         ((1, 28, 28, 40), (3, 3, 20, 40), {}, "C5 split"),
         ((1, 28, 28, 32), (3, 3, 16, 32), {}, "C5 expand"),
-        ((1, 28, 28, 96), (1, 1, 24, 96), {}, "C5 taps | C5 split | xla"),
+        ((1, 28, 28, 192), (1, 1, 48, 192), {}, "C5 taps | C5 split | xla"),
+        ((1, 28, 28, 96), (1, 1, 24, 196), {}, "C5 taps | C5 im2col | xla"),
         ((1, 28, 28, 196), (1, 1, 49, 196), {}, "C5 taps | C5 im2col | xla"),
         ((1, 28, 28, 512), (1, 1, 256, 512), {}, "C5 taps | C5 split | C5 split"),
         ((8, 28, 28, 192), (1, 1, 24, 192), {}, "C5 taps | C5 im2col | xla"),
@@ -292,7 +296,10 @@ def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
     [
         ((8, 28, 28, 60), (1, 1, 20, 120), {}, "C1 correlate | C1 expand | C1 correlate"),
         ((8, 28, 28, 160), (1, 1, 20, 160), {}, "C1 correlate"),
+        ((1, 8, 16, 16, 96), (3, 3, 3, 3, 480), TWO, "C1 im2col"),
+        ((1, 8, 16, 16, 64), (3, 3, 3, 2, 128), TWO, "C1 correlate"),
+        ((1, 8, 16, 16, 96), (3, 3, 3, 3, 480), {"stride": (1, 2, 2)}, "C1 correlate"),
     ],
 )
-def test_kernel_gradients_of_1x1_groups(x, w, options, choices):
+def test_kernel_gradients_of_groups(x, w, options, choices):
     assert chosen(KERNEL, x, w, options, groups=None) == of_this_jax(choices)

@@ -54,6 +54,10 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     short = problem.rank > 2 and math.prod(problem.positions) > 64 >= 2 * math.prod(problem.kernel)
     short = short and problem.batch_groups <= 32 and single and not dilated
     yield short, rule(1, "split", f"{what} of more taps than terms, one by one")
+    # With a stride an image of each tap is cut out, which in three axes is most of it.
+    cut = is_xeon() and problem.rank == 3 and single and not dilated
+    cut = cut and min(problem.dilation) > 1 and 3 * problem.batch_groups <= problem.batch
+    yield cut, rule(1, "im2col", f"{what} with a stride, a batched product of patches")
     if single and not dilated:
         yield from _narrow_gradients(problem, rule)
     yield True, rule(1, "correlate", what)
@@ -183,7 +187,7 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield fast and inner >= 48, rule(5, "taps", "groups in bfloat16: a matrix product each")
     few = groups <= 4
     if problem.taps == 1 and not half and LIBRARY and not LIBRARY_11:
-        yield few and inner <= 48, rule(5, "split", f"1x1 {one}")
+        yield few and max(inner, outer) <= 48, rule(5, "split", f"1x1 {one}")
         yield not few or inner < 256, rule(5, "im2col", "1x1 groups: a batched product")
     yield few and 20 <= inner < 24 and not half and problem.taps > 1, rule(5, "split", one)
 

@@ -187,7 +187,7 @@ def _gains_on_intel(problem: Problem, samples: int) -> bool:
     inner, outer, line = problem.channels, problem.out_channels, problem.rank == 1
     # No more taps than samples and zeros: one tap to an output.
     spread = zip(problem.kernel, problem.input_dilation, strict=True)
-    if all(k <= a for k, a in spread) and (not line or (samples >= 100 and outer >= 4)):
+    if all(k <= a for k, a in spread) and outer >= 3 and (not line or samples >= 100):
         return True
     if line and outer < 8:
         return False
