@@ -76,6 +76,7 @@ def test_kernel_gradients_that_others_have_too(x, w, options, choices):
         ((16, 8, 8, 96), (3, 3, 96, 48), TWO, "xla"),
         ((16, 8, 8, 96), (3, 1, 96, 48), {"stride": 2, "dilation": 2}, "xla"),
         ((16, 8, 8, 2), (3, 1, 2, 48), TWO, "xla"),
+        ((32, 8, 8, 96), (3, 1, 96, 21), TWO, "xla | C19 correlate | C19 correlate"),
     ],
 )
 def test_kernel_gradients_of_columns_with_a_stride(x, w, options, choices):
@@ -109,6 +110,7 @@ def test_kernel_gradients_of_few_channels_to_many(x, w, options, choices):
         ((4, 20, 20, 4), (3, 3, 4, 20), BARE, "xla"),
         ((5, 20, 20, 4), (3, 3, 4, 20), {}, "xla"),
         ((1, 40, 40, 3), (9, 9, 3, 3), {}, "xla | C19 planes | C19 planes"),
+        ((4, 20, 20, 12), (5, 10, 12, 20), TWO, "xla"),
     ],
 )
 def test_kernel_gradients_of_few_images(x, w, options, choices):
@@ -141,6 +143,10 @@ def test_kernel_gradients_of_a_few_lines(x, w, options, choices):
         ((1, 80, 80, 25), (3, 3, 25, 32), BARE, "xla | C19 slabs | xla"),
         ((1, 80, 80, 20), (3, 3, 20, 32), {"padding": 0, "dilation": 2}, "xla | C19 slabs | xla"),
         ((1, 64, 64, 96), (3, 3, 96, 32), {}, "C20 slabs | C19 slabs | xla"),
+        ((1, 112, 112, 31), (3, 3, 31, 32), TWO, "C20 im2col | C19 slabs | C19 slabs"),
+        ((1, 112, 112, 32), (3, 3, 32, 32), TWO, "C20 im2col | C19 slabs | xla"),
+        ((1, 64, 64, 95), (3, 3, 95, 32), {}, "C20 slabs | C19 slabs | C19 slabs"),
+        ((1, 66, 66, 24), (3, 3, 24, 16), BARE, "xla | C19 slabs | xla"),
     ],
 )
 def test_large_kernel_gradients_of_a_single_image(x, w, options, choices):
@@ -159,6 +165,7 @@ def test_large_kernel_gradients_of_a_single_image(x, w, options, choices):
         ((4, 64, 64, 40), (3, 3, 40, 48), {"padding": 0, "stride": 2}, "xla | C19 slabs | xla"),
         ((1, 64, 64, 16), (3, 3, 16, 48), {"padding": 0, "stride": 2}, "xla"),
         ((1, 16, 16, 16), (1, 3, 16, 48), TWO, "xla"),
+        ((4, 64, 64, 16), (1, 3, 16, 40), TWO, "xla"),
     ],
 )
 def test_images_with_a_stride_to_many_outputs(x, w, options, choices):
@@ -190,6 +197,8 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
         ((1, 64, 64, 6), (1, 5, 6, 6), {}, "xla"),
         ((1, 64, 64, 6), (5, 5, 6, 1), {}, "C22 im2col"),
         ((1, 64, 64, 6), (5, 6, 6, 2), {}, "xla"),
+        ((1, 64, 64, 3), (3, 4, 3, 6), {}, "C22 im2col"),
+        ((1, 64, 64, 2), (3, 4, 2, 6), {}, "xla"),
     ],
 )
 def test_few_channels_to_few(x, w, options, choices):
@@ -211,6 +220,11 @@ def test_few_channels_to_few(x, w, options, choices):
         ((1, 1000, 16), (6, 7, 16), {"stride": 2}, "xla"),
         ((1, 199, 64), (6, 64, 64), {"stride": 2}, "xla"),
         ((1, 100, 64), (2, 4, 64), {"stride": 3}, "C20 phases"),
+        ((1, 25, 10, 64), (4, 5, 64, 64), {"stride": 2}, "C20 phases"),
+        ((1, 1000, 16), (6, 8, 16), {"stride": 2}, "xla"),
+        ((1, 200, 64), (6, 64, 64), {"stride": 2}, "C20 phases"),
+        ((1, 16, 16, 20), (3, 3, 21, 20), {"stride": 2}, "xla"),
+        ((1, 16, 16, 22), (3, 3, 22, 22), {"stride": 2}, "C20 phases"),
     ],
 )
 def test_transposed_convolutions(x, w, options, choices):
@@ -233,6 +247,8 @@ def test_transposed_convolutions(x, w, options, choices):
         ((1, 16, 16, 8), (5, 5, 4, 8), {"stride": 2}, "C2 phases"),
         ((1, 16, 16, 9), (5, 5, 4, 9), {"stride": 2}, "C2 exchange"),
         ((1, 16, 16, 8), (4, 4, 4, 8), {"stride": 2}, "C2 exchange"),
+        ((1, 16, 16, 8), (4, 4, 4, 8), {"stride": 3}, "C2 phases"),
+        ((1, 16, 16, 8), (4, 4, 9, 8), {"stride": 3}, "C2 exchange"),
     ],
 )
 def test_kernel_gradients_of_transposed_convolutions(x, w, options, choices):
@@ -249,6 +265,9 @@ def test_kernel_gradients_of_transposed_convolutions(x, w, options, choices):
         ((1, 16, 16, 48), (3, 3, 48, 12), {}, "xla"),
         ((1, 28, 28, 96), (3, 3, 96, 96), {}, "xla | C14 im2col | C14 im2col"),
         ((1, 9, 9, 64), (3, 3, 64, 64), {"dilation": 4}, "xla | C13 im2col | C13 im2col"),
+        ((2, 32, 32, 48), (7, 7, 48, 12), {}, "xla | C14 im2col | C14 im2col"),
+        ((1, 31, 32, 48), (3, 3, 48, 12), {}, "xla | C14 im2col | C14 im2col"),
+        ((1, 30, 32, 48), (3, 3, 48, 12), {}, "xla"),
     ],
 )
 def test_half_precision(x, w, options, choices):
@@ -273,10 +292,27 @@ def test_half_precision(x, w, options, choices):
         ((1, 28, 28, 48), (7, 7, 3, 48), {}, "C5 split"),
         ((1, 28, 28, 16), (6, 6, 4, 16), {}, "C5 split"),
         ((1, 28, 28, 16), (3, 3, 4, 16), {}, "C5 taps"),
+        ((1, 28, 28, 18), (9, 9, 2, 72), {}, "C5 taps"),
+        ((1, 28, 28, 100), (1, 1, 20, 100), {}, "C5 taps | C5 im2col | xla"),
+        ((1, 28, 28, 64), (1, 1, 16, 64), {}, "C5 taps | C5 split | xla"),
+        ((1, 28, 28, 60), (1, 1, 15, 60), {}, "xla"),
+        ((1, 28, 28, 40), (6, 6, 5, 40), {}, "C5 expand"),
     ],
 )
 def test_groups(x, w, options, choices):
     assert chosen(FORWARD, x, w, options, groups=None) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 14, 14, 96), (3, 3, 48, 96), {}, "C5 split | C5 taps | C5 taps"),
+        ((1, 14, 14, 94), (3, 3, 47, 94), {}, "C5 split"),
+        ((1, 14, 14, 96), (1, 1, 48, 96), {}, "C5 taps"),
+    ],
+)
+def test_groups_in_half_precision(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options, groups=None, dtype=BF16) == of_this_jax(choices)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +335,7 @@ def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
         ((1, 8, 16, 16, 96), (3, 3, 3, 3, 480), TWO, "C1 im2col"),
         ((1, 8, 16, 16, 64), (3, 3, 3, 2, 128), TWO, "C1 correlate"),
         ((1, 8, 16, 16, 96), (3, 3, 3, 3, 480), {"stride": (1, 2, 2)}, "C1 correlate"),
+        ((8, 28, 28, 100), (1, 1, 20, 100), {}, "C1 correlate"),
     ],
 )
 def test_kernel_gradients_of_groups(x, w, options, choices):
