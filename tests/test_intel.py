@@ -225,6 +225,7 @@ def test_few_channels_to_few(x, w, options, choices):
         ((1, 200, 64), (6, 64, 64), {"stride": 2}, "C20 phases"),
         ((1, 16, 16, 20), (3, 3, 21, 20), {"stride": 2}, "xla"),
         ((1, 16, 16, 22), (3, 3, 22, 22), {"stride": 2}, "C20 phases"),
+        ((1, 25, 10, 64), (4, 5, 64, 64), {"stride": 2, "dilation": 2}, "xla"),
     ],
 )
 def test_transposed_convolutions(x, w, options, choices):
@@ -249,6 +250,7 @@ def test_transposed_convolutions(x, w, options, choices):
         ((1, 16, 16, 8), (4, 4, 4, 8), {"stride": 2}, "C2 exchange"),
         ((1, 16, 16, 8), (4, 4, 4, 8), {"stride": 3}, "C2 phases"),
         ((1, 16, 16, 8), (4, 4, 9, 8), {"stride": 3}, "C2 exchange"),
+        ((1, 16, 16, 8), (4, 4, 8, 8), {"stride": 3, "dilation": 2}, "C2 correlate"),
     ],
 )
 def test_kernel_gradients_of_transposed_convolutions(x, w, options, choices):

@@ -28,7 +28,7 @@ MANY, NEW = 1_500_000, 4_400_000
 
 
 def few_outputs(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
-    """Convolutions of one group in two axes, in single precision or bfloat16, on AMD's AVX-512."""
+    """Convolutions of one group in two axes, in single precision or bfloat16, with AVX-512."""
     # It was measured nowhere else.
     if cpu_vectors() != "AVX-512":
         return

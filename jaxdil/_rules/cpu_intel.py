@@ -115,6 +115,8 @@ def spread_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
         return
     if not problem.is_window or not problem.exchanged or min(problem.input_dilation) == 1:
         return
+    if set(problem.stride) | set(problem.dilation) != {1}:
+        return
     inner, outer, apart = problem.batch, problem.out_channels, min(problem.input_dilation)
     long, taps = max(problem.positions) >= 5, math.prod(problem.positions)
     what = "kernel gradient of a transposed convolution on an Intel processor"

@@ -153,7 +153,7 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
-    if is_xeon() and inner > 1:
+    if is_xeon() and inner > 1 and set(problem.dilation) == {1}:
         return _gains_on_intel(problem, samples)
     # With AVX-512 the zeros cost little to few outputs.
     if inner > 5 * outer and not narrow:
