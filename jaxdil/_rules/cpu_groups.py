@@ -27,6 +27,8 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     """Kernel gradients of groups, whose batch is split into them."""
     outer, dilated = problem.out_channels, any(a > 1 for a in problem.input_dilation)
     what = "kernel gradient of groups"
+    if is_xeon() and problem.rank == 2 and not dilated and problem.x_dtype == jnp.float32:
+        yield from _gradients_on_intel(problem, rule)
     # With a stride XLA's library reads the image in steps, once for each output.
     strided = set(problem.dilation) != {1} and 1 < math.prod(problem.positions) <= 25
     strided = strided and single and problem.rank == 2 and not dilated
@@ -40,8 +42,10 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     yield wide, rule(1, "split", f"{what}, one by one")
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
-    together = lone and is_xeon() and problem.batch_groups <= 4
+    narrow = problem.batch_groups <= 4 and problem.batch <= 20 * problem.batch_groups
+    together = lone and is_xeon() and (narrow or problem.batch_groups == 2)
     together = together and LIBRARY and not LIBRARY_11 and problem.rank == 2
+    together = together and not problem.kernel_first
     yield together, rule(1, "expand", f"{what}, as one")
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
     little = problem.channels * problem.taps < 2000
@@ -61,6 +65,26 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     if single and not dilated:
         yield from _narrow_gradients(problem, rule)
     yield True, rule(1, "correlate", what)
+
+
+def _gradients_on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Of groups of 8 channels and more, under the one JAX that it was measured with."""
+    inner, outer = (n // problem.batch_groups for n in (problem.batch, problem.out_channels))
+    taps, positions = math.prod(problem.positions), math.prod(problem.kernel)
+    if not LIBRARY or LIBRARY_11 or not 1 < taps <= 25:
+        return
+    strided, what = set(problem.dilation) != {1}, "kernel gradient of groups"
+    apart = taps == 25 and 8 <= inner < 24 and outer >= 8
+    if strided:
+        apart = apart or (taps == 25 and inner >= 24 and problem.channels * positions >= 49)
+        apart = apart or (taps == 9 and 20 <= inner < 24 and problem.batch_groups >= 4)
+    yield apart, rule(1, "split", f"{what}, one by one")
+    if strided or taps > 9:
+        return
+    fewer = 20 <= inner < 32 and 2 * outer <= inner
+    yield fewer, rule(1, "exchange", f"{what}, to half as many outputs")
+    few = problem.channels <= 2 and positions >= 196 and inner >= 24
+    yield few, rule(1, "im2col", f"{what} of few images, a batched product of patches")
 
 
 def _narrow_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
