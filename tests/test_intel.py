@@ -6,17 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processors import pretend
 
 import jaxdil
-from jaxdil._rules import (
-    cpu,
-    cpu_cores,
-    cpu_few,
-    cpu_groups,
-    cpu_intel,
-    cpu_library,
-    cpu_products,
-)
+from jaxdil._rules import cpu_cores
 
 pytestmark = pytest.mark.core
 
@@ -29,13 +22,8 @@ LIBRARY = 0 if jax.__version_info__ < (0, 10) else 1 if jax.__version_info__ < (
 
 @pytest.fixture(autouse=True)
 def xeon(monkeypatch):
-    """Patch what the rules ask of the processor."""
-    for rules in (cpu_cores, cpu_intel, cpu_products):
-        monkeypatch.setattr(rules, "cpu_model", lambda: "Intel(R) Xeon(R) Processor")
-    for rules in (cpu, cpu_cores, cpu_few, cpu_groups, cpu_intel, cpu_library, cpu_products):
-        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
-    for rules in (cpu, cpu_few, cpu_groups, cpu_products):
-        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
+    """One core of it, so that C18 has nothing to say of idle ones."""
+    pretend(monkeypatch, model="Intel(R) Xeon(R) Processor")
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
 
 
@@ -50,7 +38,28 @@ def chosen(role, x, w, options, *, dtype=np.float32, conv=jaxdil.conv, **kinds):
 
 def of_this_jax(choices):
     """That of JAX 0.8, of 0.10, of 0.12, or of all."""
-    return (choices.split(" | ") * 3)[LIBRARY] if " | " in choices else choices
+    return (choices.split(" | ") * 3)[LIBRARY]
+
+
+@pytest.mark.parametrize(
+    ("role", "x", "w", "options", "kinds"),
+    [
+        (KERNEL, (32, 8, 8, 96), (3, 1, 96, 48), TWO, {}),
+        (KERNEL, (8, 28, 28, 8), (3, 3, 8, 24), TWO, {}),
+        (KERNEL, (1, 16, 16, 8), (4, 4, 8, 8), {"stride": 3}, {"conv": jaxdil.conv_transpose}),
+        (FORWARD, (4, 64, 64, 16), (1, 3, 16, 48), TWO, {}),
+        (FORWARD, (1, 16, 16, 22), (3, 3, 22, 22), TWO, {"conv": jaxdil.conv_transpose}),
+        (FORWARD, (1, 64, 64, 6), (5, 5, 6, 1), {}, {}),
+        (FORWARD, (1, 28, 28, 48), (7, 7, 3, 48), {}, {"groups": None}),
+        ("input gradient", (1, 28, 28, 64), (3, 3, 16, 64), TWO, {"groups": None}),
+    ],
+)
+def test_without_avx_512_intel_is_as_any_other(monkeypatch, role, x, w, options, kinds):
+    found = []
+    for model in ("Intel(R) Core(TM)", "A processor"):
+        pretend(monkeypatch, model=model, vectors="AVX2", half=False)
+        found.append(chosen(role, x, w, options, **kinds))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from geometries import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from processors import pretend
 
 import jaxdil
 from jaxdil import _geometry
@@ -112,43 +113,16 @@ def derived(g, method, **options):
     return run
 
 
-KNOW_THE_VECTORS = (
-    cpu,
-    cpu_cores,
-    cpu_few,
-    cpu_groups,
-    cpu_intel,
-    cpu_library,
-    cpu_products,
-)
-KNOW_THE_MODEL = (cpu_cores, cpu_intel, cpu_products)
-
-
 @pytest.fixture(autouse=True)
 def some_processor(monkeypatch):
     """The choice on a CPU with AVX-512; what is particular to others has tests of its own."""
-    for rules in KNOW_THE_MODEL:
-        monkeypatch.setattr(rules, "cpu_model", lambda: "A processor")
-    for rules in KNOW_THE_VECTORS:
-        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX-512")
-    for rules in (cpu, cpu_few, cpu_groups, cpu_products):
-        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: True)
-
-
-@pytest.fixture
-def on_intel(monkeypatch):
-    """The choice on an Intel processor with AVX-512 and AMX."""
-    for rules in KNOW_THE_MODEL:
-        monkeypatch.setattr(rules, "cpu_model", lambda: "Intel(R) Xeon(R) Processor")
+    pretend(monkeypatch)
 
 
 @pytest.fixture
 def without_avx_512(monkeypatch):
     """The choice on a CPU whose widest vectors are AVX2's, without instructions for bfloat16."""
-    for rules in KNOW_THE_VECTORS:
-        monkeypatch.setattr(rules, "cpu_vectors", lambda: "AVX2")
-    for rules in (cpu, cpu_few, cpu_groups, cpu_products):
-        monkeypatch.setattr(rules, "multiplies_bfloat16", lambda: False)
+    pretend(monkeypatch, vectors="AVX2", half=False)
 
 
 # --- results --------------------------------------------------------------------------------------
