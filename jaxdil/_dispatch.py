@@ -152,7 +152,9 @@ def convolve(
 
     def part(x: jax.Array, w: jax.Array, problem: Problem) -> jax.Array:
         # Neither array is as the caller has it any longer.
-        problem = problem.replace(channels_first=False, turned=False, kernel_first=False)
+        problem = problem.replace(
+            channels_first=False, turned=False, kernel_first=False, pooled=False
+        )
         chosen = choose(problem, platform=platform, within=around).method
         # The scope's name reaches the compiled program, for profilers and for tests of what ran.
         with jax.named_scope(f"jaxdil.{chosen}"):

@@ -18,7 +18,7 @@ from jaxdil._errors import error
 from jaxdil._explanation import Explanation, Row
 from jaxdil._measure import progress, race
 from jaxdil._plain import plain_p
-from jaxdil._primitive import PLATFORMS, choice_of, conv_p
+from jaxdil._primitive import PLATFORMS, choice_of, conv_p, of_lax
 from jaxdil._transform import traced
 
 __all__ = [
@@ -226,9 +226,8 @@ def _measured(pairs: list[tuple[Found, Row]]) -> list[Row]:
 
 def _times(eqn: Any, method: str) -> tuple[float, float]:
     """Milliseconds under lax and by the method."""
-    params = {name: value for name, value in eqn.params.items() if name != "method"}
     arrays = [random_like(seed, v.aval) for seed, v in enumerate(eqn.invars)]
-    plain = jax.jit(functools.partial(plain_p.bind, **params))
+    plain = jax.jit(functools.partial(plain_p.bind, **of_lax(eqn.params)))
     if method == "xla":  # lax itself: two times of one program would show noise as a difference
         (took,) = race([lambda: plain(*arrays)])
         return 1e3 * took, 1e3 * took

@@ -158,7 +158,8 @@ def _write(platform: str, method: str) -> None:
         _before[platform] = table.get(_lax_p)
         # What is left to lax is lowered by the rule that served lax here until now.
         table[plain_p] = table.get(_lax_p) or mlir._lowerings[_lax_p]  # noqa: SLF001 - the same
-    mlir.register_lowering(_lax_p, lowering(platform, method=method), platform=platform)
+    rule = lowering(platform, method=method, pooled=False)
+    mlir.register_lowering(_lax_p, rule, platform=platform)
     _methods[platform] = method
 
 

@@ -152,6 +152,7 @@ def problem_of(x: Any, w: Any, y: Any, params: dict[str, Any]) -> Problem:
         channels_first=_channels_first(x.shape, numbers.lhs_spec, params["batch_group_count"]),
         turned=is_turned(numbers.rhs_spec),
         exchanged=numbers.lhs_spec[0] > numbers.lhs_spec[1],
+        pooled=params.get("pooled", False),
         kernel_first=min(numbers.rhs_spec[2:], default=0) > max(numbers.rhs_spec[:2]),
     )
 

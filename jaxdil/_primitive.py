@@ -1,4 +1,6 @@
-"""conv_p: lax's convolution with one parameter more, the method, chosen when it is lowered.
+"""conv_p: lax's convolution with two parameters more; how it is computed is chosen when lowered.
+
+They are the method, or that it be chosen, and whether only a pooling reads the result.
 
 A convolution is bilinear, and both its transposes are convolutions:
 
@@ -40,6 +42,7 @@ __all__ = [
     "is_explicitly_sharded",
     "lowered_by",
     "lowering",
+    "of_lax",
     "ours",
 ]
 
@@ -50,11 +53,17 @@ conv_p = Primitive("jaxdil_conv")
 _lax_p = lax.conv_general_dilated_p
 
 
+def of_lax(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an equation of conv_p that are lax's."""
+    return {name: value for name, value in params.items() if name not in ("method", "pooled")}
+
+
 def ours(fn: Callable[..., jax.Array], method: str) -> Callable[..., jax.Array]:
     """``fn`` of arrays, its convolutions bound to conv_p."""
 
     def swapped(*arrays: jax.Array) -> jax.Array:
-        return _run(swap(jax.make_jaxpr(fn)(*arrays), _lax_p, conv_p, method=method), *arrays)
+        closed = jax.make_jaxpr(fn)(*arrays)
+        return _run(swap(closed, _lax_p, conv_p, method=method, pooled=False), *arrays)
 
     return swapped
 
@@ -64,9 +73,9 @@ def convolution(x: jax.Array, w: jax.Array, *, method: str, **arguments: Any) ->
     closed = jax.make_jaxpr(functools.partial(lax.conv_general_dilated, **arguments))(x, w)
     *before, eqn = closed.jaxpr.eqns
     if before or eqn.primitive is not _lax_p:
-        return _run(swap(closed, _lax_p, conv_p, method=method), x, w)
+        return _run(swap(closed, _lax_p, conv_p, method=method, pooled=False), x, w)
     # Bound here, so that profilers and `explain` find the caller and not a program traced inside.
-    return conv_p.bind(x, w, method=method, **eqn.params)
+    return conv_p.bind(x, w, method=method, pooled=False, **eqn.params)
 
 
 def _run(closed: ClosedJaxpr, *arrays: jax.Array) -> jax.Array:
@@ -113,45 +122,51 @@ def _impl(x: jax.Array, w: jax.Array, **params: Any) -> jax.Array:
     return _compiled(**params)(x, w)
 
 
-def _abstract(x: Any, w: Any, *, method: str, **params: Any) -> Any:
-    y, _ = _lax_p.abstract_eval(x, w, **params)
+def _abstract(x: Any, w: Any, **params: Any) -> Any:
+    y, _ = _lax_p.abstract_eval(x, w, **of_lax(params))
     # A pinned method that can serve nowhere is refused here, in the user's own call.
-    choice_of(x, w, y, {**params, "method": method}, None)
+    choice_of(x, w, y, params, None)
     return y
 
 
-def _transpose_x(g: jax.Array, x: Any, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    # What is derived is kept for the way back, and read by more than a pooling.
+    return _bilinear(primals, tangents, **{**params, "pooled": False})
+
+
+def _transpose_x(g: jax.Array, x: Any, w: jax.Array, **params: Any) -> jax.Array:
     def rule(g: jax.Array, w: jax.Array) -> jax.Array:
-        (dx,) = jax.linear_transpose(lambda x: _lax_p.bind(x, w, **params), x.aval)(g)
+        (dx,) = jax.linear_transpose(lambda x: _lax_p.bind(x, w, **of_lax(params)), x.aval)(g)
         return dx
 
-    return ours(rule, _dispatch.derived(method))(g, w)
+    return ours(rule, _dispatch.derived(params["method"]))(g, w)
 
 
-def _transpose_w(g: jax.Array, x: jax.Array, w: Any, *, method: str, **params: Any) -> jax.Array:
+def _transpose_w(g: jax.Array, x: jax.Array, w: Any, **params: Any) -> jax.Array:
     def rule(g: jax.Array, x: jax.Array) -> jax.Array:
-        (dw,) = jax.linear_transpose(lambda w: _lax_p.bind(x, w, **params), w.aval)(g)
+        (dw,) = jax.linear_transpose(lambda w: _lax_p.bind(x, w, **of_lax(params)), w.aval)(g)
         return dw
 
-    return ours(rule, _dispatch.derived(method))(g, x)
+    return ours(rule, _dispatch.derived(params["method"]))(g, x)
 
 
 def _batch(
-    arrays: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], *, method: str, **params: Any
+    arrays: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **params: Any
 ) -> tuple[jax.Array, int]:
     batch, channels = params["dimension_numbers"].out_spec[:2]
     # Where lax's own rule leaves the new axis, so that it need not be moved.
     out_axis = batch if axes[1] is None else channels
-    rule = jax.vmap(lambda x, w: _lax_p.bind(x, w, **params), axes, out_axis)
-    return ours(rule, _dispatch.derived(method))(*arrays), out_axis
+    rule = jax.vmap(lambda x, w: _lax_p.bind(x, w, **of_lax(params)), axes, out_axis)
+    return ours(rule, _dispatch.derived(params["method"]))(*arrays), out_axis
 
 
 def lowering(platform: str | None, **fixed: Any) -> Any:
-    """How conv_p becomes a program on a platform; with ``method`` fixed, lax's primitive."""
+    """How conv_p becomes a program on a platform; with its own parameters fixed, lax's."""
 
-    def lowered(x: jax.Array, w: jax.Array, *, method: str, **params: Any) -> jax.Array:
+    def lowered(x: jax.Array, w: jax.Array, **told: Any) -> jax.Array:
+        params = of_lax(told)
         y, _ = _lax_p.abstract_eval(jax.typeof(x), jax.typeof(w), **params)
-        choice = choice_of(x, w, y, {**params, "method": method}, platform)
+        choice = choice_of(x, w, y, told, platform)
         with jax.named_scope(f"jaxdil.{choice.method}"):
             x, params = _layout.crop_negative(x, params)
             if choice.method == "xla" and not _is_missed(x, w, platform):
@@ -242,6 +257,8 @@ def _reshaped(x: jax.Array, order: tuple[int, ...]) -> tuple[jax.Array, tuple[in
 conv_p.def_impl(_impl)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _transpose_x, _transpose_w)
+_bilinear = ad.primitive_jvps[conv_p]
+ad.primitive_jvps[conv_p] = _jvp
 batching.primitive_batchers[conv_p] = _batch
 mlir.register_lowering(conv_p, lowering(None))
 for _platform in PLATFORMS:

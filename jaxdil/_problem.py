@@ -52,6 +52,8 @@ class Problem:
     gradient by the kernel has them; no part of what the convolution is either."""
     kernel_first: bool = dataclasses.field(default=False, compare=False, repr=False)
     """Whether the kernel has its channels before its spatial axes; no part of it either."""
+    pooled: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether only a pooling reads the output; no part of it either."""
 
     @property
     def rank(self) -> int:

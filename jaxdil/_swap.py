@@ -7,7 +7,7 @@ cond, remat, shard_map, custom rules, ...) keeps its own parameters and only its
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -55,16 +55,32 @@ def trace(
     return closed, arrays, rebuild
 
 
-def swap(jaxpr: ClosedJaxpr, old: Primitive, new: Primitive, **extra: Any) -> ClosedJaxpr:
-    """The program with each equation of ``old`` bound to ``new`` with ``extra`` parameters more."""
-    return _Swap(old, new, extra).closed(jaxpr)
+# Of a program, by the ids of its own equations, what their parameters shall be.
+Told = Callable[[Jaxpr], Mapping[int, dict[str, Any]]]
+
+
+def swap(
+    jaxpr: ClosedJaxpr,
+    old: Primitive,
+    new: Primitive,
+    *,
+    told: Told | None = None,
+    **extra: Any,
+) -> ClosedJaxpr:
+    """The program with each equation of ``old`` bound to ``new`` with ``extra`` parameters more.
+
+    What ``told`` has for an equation of either goes before ``extra``.
+    """
+    return _Swap(old, new, told, extra).closed(jaxpr)
 
 
 class _Swap:
     """One walk. Bodies met twice are rewritten once, so that JAX still sees them as one."""
 
-    def __init__(self, old: Primitive, new: Primitive, extra: dict[str, Any]) -> None:
-        self.old, self.new, self.extra = old, new, extra
+    def __init__(
+        self, old: Primitive, new: Primitive, told: Told | None, extra: dict[str, Any]
+    ) -> None:
+        self.old, self.new, self.told, self.extra = old, new, told, extra
         self.seen: dict[int, tuple[Any, Any]] = {}
 
     def closed(self, closed: ClosedJaxpr) -> ClosedJaxpr:
@@ -83,14 +99,17 @@ class _Swap:
         return self.seen[id(key)][1]
 
     def _rewrite(self, jaxpr: Jaxpr) -> Jaxpr:
-        equations = [self.equation(eqn) for eqn in jaxpr.eqns]
+        told = self.told(jaxpr) if self.told else {}
+        equations = [self.equation(eqn, told.get(id(eqn), {})) for eqn in jaxpr.eqns]
         if all(a is b for a, b in zip(equations, jaxpr.eqns, strict=True)):
             return jaxpr
         return jaxpr.replace(eqns=equations)
 
-    def equation(self, eqn: Any) -> Any:
+    def equation(self, eqn: Any, told: dict[str, Any]) -> Any:
         if eqn.primitive is self.old:
-            return eqn.replace(primitive=self.new, params={**eqn.params, **self.extra})
+            return eqn.replace(primitive=self.new, params={**eqn.params, **self.extra, **told})
+        if eqn.primitive is self.new and told:
+            return eqn.replace(params={**eqn.params, **told})
         params = {name: self.value(value) for name, value in eqn.params.items()}
         if callable(params.get("policy")):  # of a checkpoint: what to keep for the way back
             params["policy"] = self._once(params["policy"], lambda: self.policy(params["policy"]))

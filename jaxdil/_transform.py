@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from jax import lax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from jaxdil._dispatch import check_pin
+from jaxdil._pooled import pooled
 from jaxdil._primitive import conv_p
 from jaxdil._swap import swap, trace
 
@@ -66,4 +67,10 @@ def traced(
 ) -> tuple[ClosedJaxpr, list[Any], Callable[[list[Any]], T]]:
     """The program of a call of ``fn``, swapped; its operands; its results from the program's."""
     closed, arrays, rebuild = trace(fn, args, kwargs)
-    return swap(closed, lax.conv_general_dilated_p, conv_p, method=method), arrays, rebuild
+    plain_p = lax.conv_general_dilated_p
+
+    def told(jaxpr: Jaxpr) -> dict[int, dict[str, Any]]:
+        return {key: {"pooled": True} for key in pooled(jaxpr, plain_p, conv_p)}
+
+    swapped = swap(closed, plain_p, conv_p, told=told, method=method, pooled=False)
+    return swapped, arrays, rebuild

@@ -258,7 +258,8 @@ def test_doctests_hold_and_so_do_annotations(part):
 # A module imports only modules of lower rungs. Those of the ground may import each other.
 LADDER = [
     {"_problem", "_layout", "_geometry", "_errors", "_swap", "_plain", "_outline", "_loop"}
-    | {"_measure", "_reads", "_active", "_device", "_triton", "_choice", "_turns", "_terms"},
+    | {"_measure", "_reads", "_active", "_device", "_triton", "_choice", "_turns", "_terms"}
+    | {"_pooled"},
     {"_pallas", "_pallas.axes", "_pallas.narrow", "_pallas.gpu_tiles"} | {"_pallas.varying"},
     {"_pallas.plan_1d", "_pallas.plan_2d"},
     {"_pallas.plan_3d", "_pallas.layouts"},
@@ -271,8 +272,8 @@ LADDER = [
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_rules.tpu_kernel_gradients", "_rules.cpu_products"},
-    {"_rules.cpu_intel"},
-    {"_rules.cpu_cores", "_rules.cpu_groups", "_rules.cpu_library"},
+    {"_rules.cpu_intel", "_rules.cpu_pooled"},
+    {"_rules.cpu_cores", "_rules.cpu_groups", "_rules.cpu_library", "_rules.cpu_taps"},
     {"_rules.cpu_few"},
     {"_rules.cpu", "_rules.cuda", "_rules.tpu"},
     {"_rules"},

@@ -38,6 +38,7 @@ from jaxdil._rules import (
     cpu_intel,
     cpu_library,
     cpu_products,
+    cpu_taps,
 )
 
 ROLES = ("forward", "input gradient", "kernel gradient")
@@ -2359,5 +2360,5 @@ def test_lines_with_channels_first_are_not_moved_for_one_tap(
         return row.method
 
     assert found() == method
-    monkeypatch.setattr(cpu, "cpu_vectors", lambda: "AVX-512")
+    monkeypatch.setattr(cpu_taps, "cpu_vectors", lambda: "AVX-512")
     assert found() == "taps"

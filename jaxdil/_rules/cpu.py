@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C22.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C23.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
@@ -26,6 +25,7 @@ from jaxdil._rules.cpu_intel import (
     strided,
 )
 from jaxdil._rules.cpu_library import slow_library
+from jaxdil._rules.cpu_pooled import one_with_pooling
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
     LIBRARY,
@@ -37,6 +37,7 @@ from jaxdil._rules.cpu_products import (
     mostly_padding,
     products,
 )
+from jaxdil._rules.cpu_taps import by_taps
 
 __all__ = ["rules"]
 
@@ -112,6 +113,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from mostly_padding(problem, rule)
         if cpu_vectors() == "AVX2":
             yield from slow_library(problem, rule)
+        yield from one_with_pooling(problem, rule)
         yield from idle_cores(problem, rule)
     if window and dense and single and math.prod(problem.positions) > 1:
         yield is_lopsided(problem), rule(12, "exchange", "kernel gradient to few channels")
@@ -133,21 +135,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         return
     if single:
         yield from _patches(problem, rule)
-    few = problem.taps <= 128 and (volume or problem.taps * outer < 800)
-    # The kernel gradient of a single image has one too, and is another matter but for one position.
-    few = few and not window and (problem.taps == 1 or not problem.exchanged)
-    lone = inner == 1 and (outer == 1 or few)
-    lone = lone and problem.x_dtype != np.float64
-    yield not dilated and lone, rule(6, "taps", "one input channel")
-    channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
-    alone = problem.taps == 1 and not dilated
-    alone = alone and (channels >= 32 or (problem.rank == 2 and channels >= 8 and rows >= 2048))
-    # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
-    alone = alone and (problem.rank > 1 or math.prod(problem.y_shape) < 1 << 19)
-    # Nor where it would be moved to channels last and back, without AVX-512.
-    moved = problem.rank == 1 and problem.channels_first and cpu_vectors() == "AVX2"
-    alone = alone and not (moved and rows * inner * outer > 4e6)
-    yield alone and single, rule(7, "taps", "1x1: one matrix product")
+    yield from by_taps(problem, rule, single=single)
+    rows = math.prod(problem.y_shape[:-1])
     pairs = LIBRARY and problem.rank == 2 and single and not dilated and not window
     odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
     # From JAX 0.12 on only their number is too much for it, and not that it is odd.

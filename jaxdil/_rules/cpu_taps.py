@@ -1,0 +1,64 @@
+"""Rules for dense convolutions of one input channel and of one tap: C6 and C7.
+
+Of a single input channel a tap is a product of the image with a row of the kernel; of a single tap
+the whole is a matrix product, which XLA does not recognise as one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxdil._choice import Choice
+from jaxdil._device import cpu_vectors
+from jaxdil._problem import Problem
+from jaxdil._rules.cpu_intel import is_xeon
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
+
+__all__ = ["by_taps"]
+
+# Bytes of arrays from which on a product is slower than XLA's kernel where JAX's is not 0.10, and
+# up to which it was measured.
+MATRICES = 32 << 20
+
+
+def by_taps(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
+    """Inputs that are not dilated; ``single`` says that they are half or single precision."""
+    if any(a > 1 for a in problem.input_dilation):
+        return
+    yield _has_one_channel(problem), rule(6, "taps", "one input channel")
+    yield single and _has_one_tap(problem), rule(7, "taps", "1x1: one matrix product")
+
+
+def _has_one_channel(problem: Problem) -> bool:
+    outer, window = problem.out_channels, problem.is_window
+    if problem.channels != 1 or problem.x_dtype == np.float64:
+        return False
+    if outer == 1:
+        return True
+    few = problem.taps <= 128 and (problem.rank > 2 or problem.taps * outer < 800)
+    if problem.rank == 2 and problem.kernel_first and problem.taps > 1:
+        # So the output has its channels first too, and would be moved; XLA writes it in place.
+        padded = any(map(any, problem.padding))
+        few = problem.taps * outer <= (200 if outer <= 8 and padded else 160)
+    # The kernel gradient of a single image has one too, and is another matter but for one position.
+    return few and not window and (problem.taps == 1 or not problem.exchanged)
+
+
+def _has_one_tap(problem: Problem) -> bool:
+    inner, outer, rank = problem.channels, problem.out_channels, problem.rank
+    channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
+    alone = problem.taps == 1
+    alone = alone and (channels >= 32 or (rank == 2 and channels >= 8 and rows >= 2048))
+    # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
+    alone = alone and (rank > 1 or math.prod(problem.y_shape) < 1 << 19)
+    # Nor where it would be moved to channels last and back, without AVX-512.
+    moved = rank == 1 and problem.channels_first and cpu_vectors() == "AVX2"
+    alone = alone and not (moved and rows * inner * outer > 4e6)
+    if rank > 2 or (LIBRARY and not LIBRARY_11):
+        return alone
+    # Before JAX 0.10 it is as good on Intel's in two axes, and fuses what follows too.
+    fused = is_xeon() and rank == 2 and not LIBRARY
+    return alone and problem.bytes <= MATRICES and not fused
