@@ -369,3 +369,112 @@ def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
 )
 def test_kernel_gradients_of_groups(x, w, options, choices):
     assert chosen(KERNEL, x, w, options, groups=None) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # A single image, up to 500 positions, a work of 3 x 10^5, 3 channels, 8 groups.
+        ((1, 500, 24), (8, 3, 24), {}, "C1 im2col"),
+        ((1, 501, 24), (8, 3, 24), {}, "C1 correlate"),
+        ((1, 500, 24), (33, 3, 48), {}, "C1 im2col"),
+        ((1, 500, 24), (34, 3, 48), {}, "C1 split"),
+        ((2, 100, 24), (8, 3, 24), {}, "C1 correlate"),
+        ((1, 500, 16), (8, 2, 16), {}, "C1 correlate"),
+        ((1, 500, 27), (8, 3, 27), {}, "C1 correlate"),
+        # Up to four groups of six channels; up to 32 of 80 taps times channels.
+        ((2, 700, 24), (3, 6, 24), {}, "C1 split"),
+        ((2, 700, 30), (3, 6, 30), {}, "C1 correlate"),
+        ((2, 700, 20), (3, 5, 20), {}, "C1 correlate"),
+        ((2, 700, 256), (10, 8, 256), {}, "C1 split"),
+        ((2, 700, 256), (9, 8, 256), {}, "C1 correlate"),
+        ((2, 700, 264), (10, 8, 264), {}, "C1 correlate"),
+        ((2, 700, 64), (40, 2, 64), {}, "C1 correlate"),
+        ((2, 700, 64), (10, 8, 16), {}, "C1 exchange"),
+        ((2, 700, 32), (10, 8, 8), {}, "C1 split"),
+        # With a stride up to 300 positions.
+        ((2, 600, 24), (3, 6, 24), TWO, "C1 split"),
+        ((2, 602, 24), (3, 6, 24), TWO, "C1 correlate"),
+    ],
+)
+def test_kernel_gradients_of_groups_of_lines(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options, groups=None) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "intel", "others"),
+    [
+        ((2, 700, 128), (25, 8, 128), "C1 split", "C1 split"),
+        ((2, 700, 128), (24, 8, 128), "C1 split", "C1 correlate"),
+        ((1, 300, 24), (8, 3, 24), "C1 im2col", "C1 correlate"),
+        ((2, 700, 24), (3, 6, 24), "C1 split", "C1 correlate"),
+    ],
+)
+def test_lines_of_groups_elsewhere(monkeypatch, x, w, intel, others):
+    """What takes long to compile is one by one on any processor."""
+    assert chosen(KERNEL, x, w, {}, groups=None) == intel
+    pretend(monkeypatch)
+    assert chosen(KERNEL, x, w, {}, groups=None) == others
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "dtype", "choices"),
+    [
+        # Patches of 16 samples as before.
+        ((8, 64, 64, 3), (4, 4, 3, 96), np.float32, "C10 patches | C10 patches | xla"),
+        # Larger ones: to 192 outputs and more, 5 x 10^5 of them in all.
+        ((14, 224, 224, 3), (16, 16, 3, 192), np.float32, "xla | C10 patches | xla"),
+        ((13, 224, 224, 3), (16, 16, 3, 192), np.float32, "xla"),
+        ((28, 224, 224, 3), (16, 16, 3, 191), np.float32, "xla"),
+        # Of 2,352 terms: to 384 and more, under JAX 0.12 192.
+        ((1, 224, 224, 3), (28, 28, 3, 384), np.float32, "xla | C10 patches | C10 patches"),
+        ((1, 224, 224, 3), (28, 28, 3, 383), np.float32, "xla | xla | C10 patches"),
+        ((1, 224, 224, 3), (28, 28, 3, 192), np.float32, "xla | xla | C10 patches"),
+        ((1, 224, 224, 3), (28, 28, 3, 191), np.float32, "xla"),
+        ((1, 216, 216, 3), (27, 27, 3, 384), np.float32, "xla"),
+        # Half precision as before.
+        ((2, 224, 224, 3), (16, 16, 3, 96), BF16, "C10 patches"),
+        ((1, 224, 224, 3), (16, 16, 3, 96), BF16, "xla"),
+        ((2, 224, 224, 3), (16, 16, 3, 95), BF16, "xla"),
+    ],
+)
+def test_patches_of_images(x, w, dtype, choices):
+    options = {"stride": w[:2], "padding": 0}
+    assert chosen(FORWARD, x, w, options, dtype=dtype) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # One image of few channels with a stride: from 2,500 positions on.
+        ((1, 100, 100, 3), (7, 7, 3, 32), TWO, "xla | C19 slabs | C19 planes"),
+        ((1, 100, 100, 4), (7, 7, 4, 32), TWO, "xla | C19 slabs | C19 planes"),
+        ((1, 100, 100, 5), (7, 7, 5, 32), TWO, "xla | C19 slabs | C19 slabs"),
+        ((1, 98, 100, 3), (7, 7, 3, 32), TWO, "xla | C19 planes | C19 planes"),
+        ((1, 60, 60, 3), (7, 7, 3, 32), TWO, "xla"),
+        ((1, 200, 200, 3), (7, 7, 3, 32), TWO, "xla | C19 slabs | C19 planes"),
+        # More than 49 taps, to few outputs: up to 128, of up to three images.
+        ((3, 40, 40, 8), (8, 8, 8, 14), TWO, "xla | C19 im2col | C19 im2col"),
+        ((3, 64, 64, 7), (8, 8, 7, 20), TWO, "xla | C19 slabs | C19 slabs"),
+        ((4, 40, 40, 8), (8, 8, 8, 14), TWO, "xla"),
+        ((1, 84, 84, 4), (8, 8, 4, 16), {"stride": 4, "padding": 0}, "xla | C19 slabs | C19 slabs"),
+        ((1, 84, 84, 4), (8, 8, 4, 21), {"stride": 4, "padding": 0}, "xla"),
+        ((1, 64, 64, 3), (11, 11, 3, 8), TWO, "xla | C19 slabs | C19 slabs"),
+        ((1, 64, 64, 3), (12, 11, 3, 8), TWO, "xla"),
+    ],
+)
+def test_kernel_gradients_of_long_kernels_with_a_stride(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "method"),
+    [
+        ((1, 20, 20, 1), (3, 3, 1, 16), "C6 taps"),
+        ((1, 19, 21, 1), (3, 3, 1, 16), "xla"),
+        ((1, 19, 21, 1), (3, 3, 1, 11), "C6 taps"),
+        ((1, 19, 21, 1), (3, 3, 1, 12), "xla"),
+    ],
+)
+def test_small_images_of_one_channel(x, w, method):
+    assert chosen(FORWARD, x, w, {}) == method

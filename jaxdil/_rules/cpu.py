@@ -19,6 +19,8 @@ from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
 from jaxdil._rules.cpu_groups import group_gradients, groups
 from jaxdil._rules.cpu_intel import (
+    has_good_patches,
+    is_xeon,
     kernel_gradients,
     small_gradients,
     spread_gradients,
@@ -304,6 +306,9 @@ def _has_good_patches(problem: Problem) -> bool:
     """
     if problem.rank > 2:
         return True
+    forward = not problem.kernel_first and not problem.turned
+    if is_xeon() and problem.rank == 2 and problem.taps > 16 and forward:
+        return has_good_patches(problem)
     if LIBRARY_11 and problem.x_dtype != jnp.bfloat16:
         return False
     weights = problem.taps * problem.channels * problem.out_channels

@@ -29,6 +29,8 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     what = "kernel gradient of groups"
     if is_xeon() and problem.rank == 2 and not dilated and problem.x_dtype == jnp.float32:
         yield from _gradients_on_intel(problem, rule)
+    if problem.rank == 1 and not dilated and problem.x_dtype == jnp.float32:
+        yield from _lines(problem, rule)
     # With a stride XLA's library reads the image in steps, once for each output.
     strided = set(problem.dilation) != {1} and 1 < math.prod(problem.positions) <= 25
     strided = strided and single and problem.rank == 2 and not dilated
@@ -85,6 +87,26 @@ def _gradients_on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Ch
     yield fewer, rule(1, "exchange", f"{what}, to half as many outputs")
     few = problem.channels <= 2 and positions >= 196 and inner >= 24
     yield few, rule(1, "im2col", f"{what} of few images, a batched product of patches")
+
+
+def _lines(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """In 1-D: sums for each tap and channel of a group, of which many also take long to compile."""
+    inner, outer = (n // problem.batch_groups for n in (problem.batch, problem.out_channels))
+    taps, positions = math.prod(problem.positions), problem.taps
+    if taps == 1:
+        return
+    what, intel = "kernel gradient of groups of lines", is_xeon()
+    work = problem.channels * positions * inner * outer * taps
+    lone = intel and problem.channels == 1 and positions <= 500 and work <= 3e5
+    lone = lone and inner >= 3 and problem.batch_groups <= 8
+    yield lone, rule(1, "im2col", f"{what}, a batched product of patches")
+    # With a stride what is read lies apart.
+    short = set(problem.dilation) == {1} or positions <= 300
+    few = intel and problem.batch_groups <= 4 and inner >= 6
+    many = inner >= 3 and problem.batch_groups <= 32 and inner * taps >= (80 if intel else 200)
+    # To one and two outputs of several groups the exchange below is as short.
+    many = many and not (outer <= 2 and outer < inner and problem.batch_groups > 4)
+    yield short and (few or many), rule(1, "split", f"{what}, one by one")
 
 
 def _narrow_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:

@@ -17,7 +17,8 @@ from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, LIBRARY_11, Rule, exchanges_well
 
-__all__ = ["is_xeon", "kernel_gradients", "small_gradients", "spread_gradients", "strided"]
+__all__ = ["has_good_patches", "is_xeon", "kernel_gradients"]
+__all__ += ["small_gradients", "spread_gradients", "strided"]
 
 # Bytes of the cotangent from which on the library is slow, and positions of an image: it is not
 # where many small images make up the bytes.
@@ -58,6 +59,9 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     lone = few and problem.channels == 1 and rows * taps >= 18000
     lone = lone and ((least >= 8 and (outer >= 16 or inner < 32)) or (taps >= 25 and spread))
     lone = lone and not (LIBRARY_11 and _is_better_since_11(problem, rows * taps * inner * outer))
+    # With a stride a small image is little to do.
+    enough = rows >= 2500 and not (LIBRARY_11 and inner <= 4)
+    lone = lone and (set(problem.dilation) == {1} or enough)
     yield lone, rule(19, "slabs", what)
     many = rows >= 10000 and (rows >= 30000 or taps >= 25 or inner >= 12)
     yield few and many and spread, rule(19, "planes", what)
@@ -104,8 +108,12 @@ def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
     )
     yield wide, rule(19, "planes", f"{what}, of few channels to many")
     few = outer <= 20 and images <= 4
-    several = few and strided and taps <= 49
-    yield several, rule(19, "im2col", f"{what}, of few images with a stride")
+    several, long = few and strided and taps <= 49, few and strided and images <= 3 and taps <= 128
+    yield (
+        several or (long and inner >= 8),
+        rule(19, "im2col", f"{what}, of few images with a stride"),
+    )
+    yield long, rule(19, "slabs", f"{what}, of few images with a stride")
     yield few and not strided and not bare, rule(19, "planes", f"{what}, of few images")
 
 
@@ -130,6 +138,20 @@ def spread_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
         slim = inner < 16 if outer >= 16 else outer >= 4 and long and inner <= 8
         yield slim or (outer >= 16 and long), rule(2, "phases", what)
     yield True, rule(2, "exchange", what)
+
+
+def has_good_patches(problem: Problem) -> bool:
+    """Whether large windows side by side in two axes are better as one product (C10)."""
+    outer, rows = problem.out_channels, math.prod(problem.y_shape[:-1])
+    if problem.x_dtype == jnp.bfloat16:
+        return outer >= 96 and problem.batch > 1
+    # From here on a window is more than its library keeps at a time.
+    huge = problem.taps * problem.channels >= 2352
+    if not LIBRARY:
+        return False
+    if LIBRARY_11:
+        return huge and outer >= 192
+    return outer >= 384 if huge else outer >= 192 and rows * outer >= 5e5
 
 
 def strided(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
