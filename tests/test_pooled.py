@@ -73,10 +73,18 @@ class TestWhichAre:
             lambda y: pool(y + ones((2, 8, 8, 4))),
             lambda y: (pool(y), y.mean((1, 2))),
             lambda y: jax.nn.relu(pool(y)),
+            # A row of convolutions, or a residual block of them.
+            lambda y: pool(convolve(jax.nn.relu(y), ones((3, 3, 4, 5)))),
+            lambda y: pool(convolve(y, ones((3, 3, 4, 4)), padding="VALID")),
+            lambda y: pool(convolve(y, ones((1, 1, 4, 4)))) + pool(y),
+            lambda y: pool(y + convolve(jax.nn.relu(y), ones((3, 3, 4, 4)))),
+            # An axis of one element on the way.
+            lambda y: pool(lax.squeeze(jax.nn.relu(y.reshape(2, 1, 8, 8, 4)), (1,))),
+            lambda y: pool(y[None, :, None].squeeze((0, 2))),
         ],
     )
     def test_read_by_a_pooling_alone(self, behind):
-        assert marks(lambda x, w: behind(convolve(x, w)), *example()) == [True]
+        assert set(marks(lambda x, w: behind(convolve(x, w)), *example())) == {True}
 
     @pytest.mark.parametrize(
         "behind",
@@ -105,6 +113,22 @@ class TestWhichAre:
             lambda y: y.sum(-1),
             lambda y: y.sum((1, 2, 3)),
             lambda y: y.sum(1),
+            # Convolutions with a stride, in groups, or that another reads too.
+            lambda y: pool(convolve(y, ones((3, 3, 4, 4)), stride=2)),
+            lambda y: pool(
+                lax.conv_general_dilated(
+                    y,
+                    ones((3, 3, 2, 4)),
+                    (1, 1),
+                    "SAME",
+                    dimension_numbers=LAST,
+                    feature_group_count=2,
+                )
+            ),
+            lambda y: (pool(convolve(y, ones((3, 3, 4, 4)))), y),
+            lambda y: convolve(y, ones((3, 3, 4, 4))),
+            # As a kernel.
+            lambda y: pool(convolve(ones((1, 8, 8, 8)), y[:, :3, :3].reshape(3, 3, 8, 1))),
             # Other readers between.
             lambda y: pool(y[:, ::2]),
             lambda y: pool(y.reshape(2, 4, 16, 4)),
@@ -112,19 +136,41 @@ class TestWhichAre:
             lambda y: pool(jax.nn.softmax(y)),
             lambda y: pool(jnp.cumsum(y, 1)),
             lambda y: pool(jnp.concatenate([y, y])),
-            lambda y: pool(convolve(y, ones((1, 1, 4, 4)))) + pool(y),
             lambda y: lax.cond(y[0, 0, 0, 0] > 0, pool, lambda y: -pool(y), y),
         ],
     )
     def test_read_by_something_else(self, behind):
         assert not marks(lambda x, w: behind(convolve(x, w)), *example())[0]
 
-    def test_channels_first_are_not(self):
+    def test_a_sum_over_many_positions_of_several_images_is_no_pooling(self):
+        def network(x, w):
+            return convolve(x, w).mean((1, 2))
+
+        w = ones((3, 3, 3, 4))
+        assert marks(network, ones((2, 20, 20, 3)), w) == [True]
+        assert marks(network, ones((2, 20, 21, 3)), w) == [False]
+        assert marks(network, ones((1, 20, 21, 3)), w) == [True]
+
+    def test_images_one_by_one(self):
+        """Equinox has a layer for one image, and `vmap` around it."""
+
+        def image(x, w):
+            y = lax.squeeze(convolve(x[None], w, FIRST), (0,))
+            y = lax.squeeze(convolve(jax.nn.relu(y)[None], w, FIRST), (0,))
+            return y.mean((1, 2))
+
+        x, w = ones((4, 3, 8, 8)), ones((3, 3, 3, 3))
+        assert marks(jax.vmap(image, (0, None)), x, w) == [True, True]
+
+    def test_channels_first_sums_alone_are(self):
         def network(x, w):
             y = convolve(x, w, FIRST)
             return lax.reduce_window(y, -jnp.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
 
-        assert marks(network, ones((2, 3, 8, 8)), ones((4, 3, 3, 3))) == [False]
+        w = ones((4, 3, 3, 3))
+        assert marks(network, ones((2, 3, 8, 8)), w) == [False]
+        summed = marks(lambda x, w: convolve(x, w, FIRST).sum((2, 3)), ones((2, 3, 8, 8)), w)
+        assert summed == [True]
 
     def test_each_for_itself(self):
         def network(x, w, v):
