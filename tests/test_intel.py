@@ -392,6 +392,10 @@ def test_kernel_gradients_of_groups(x, w, options, choices):
         ((2, 700, 64), (40, 2, 64), {}, "C1 correlate"),
         ((2, 700, 64), (10, 8, 16), {}, "C1 exchange"),
         ((2, 700, 32), (10, 8, 8), {}, "C1 split"),
+        # No more taps than positions.
+        ((2, 64, 96), (64, 6, 96), {}, "C1 split"),
+        ((2, 63, 96), (64, 6, 96), {}, "C1 correlate"),
+        ((1, 99, 768), (128, 48, 768), {}, "C1 correlate"),
         # With a stride up to 300 positions.
         ((2, 600, 24), (3, 6, 24), TWO, "C1 split"),
         ((2, 602, 24), (3, 6, 24), TWO, "C1 correlate"),

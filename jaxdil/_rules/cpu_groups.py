@@ -100,8 +100,8 @@ def _lines(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     lone = intel and problem.channels == 1 and positions <= 500 and work <= 3e5
     lone = lone and inner >= 3 and problem.batch_groups <= 8
     yield lone, rule(1, "im2col", f"{what}, a batched product of patches")
-    # With a stride what is read lies apart.
-    short = set(problem.dilation) == {1} or positions <= 300
+    # With a stride what is read lies apart, and of more taps than positions most is padding.
+    short = taps <= positions and (set(problem.dilation) == {1} or positions <= 300)
     few = intel and problem.batch_groups <= 4 and inner >= 6
     many = inner >= 3 and problem.batch_groups <= 32 and inner * taps >= (80 if intel else 200)
     # To one and two outputs of several groups the exchange below is as short.
