@@ -351,6 +351,12 @@ HALF = {"dtype": BF16}
             "xla | C18 margin | xla",
         ),
         ((4, 50, 50, 64), (3, 3, 64, 15), BARE, "xla | C18 margin | xla", "xla | C18 margin | xla"),
+        # More channels than it was measured with, and as few positions as channels.
+        ((4, 28, 28, 64), (3, 3, 64, 257), {}, "xla", "xla"),
+        ((64, 8, 8, 48), (1, 1, 48, 256), {}, "xla | C7 taps | C7 taps", "xla | C23 xla | C23 xla"),
+        ((64, 8, 8, 48), (1, 1, 48, 257), {}, "xla | C7 taps | C7 taps", "xla | C7 taps | C7 taps"),
+        ((4, 8, 9, 192), (3, 3, 192, 192), {}, "xla | C18 margin | xla", "xla | C18 margin | xla"),
+        ((5, 8, 9, 192), (3, 3, 192, 192), {}, "xla | C18 margin | xla", "xla | C23 xla | xla"),
         # With a stride.
         (
             (8, 40, 40, 64),

@@ -21,6 +21,8 @@ __all__ = ["one_with_pooling"]
 # Bytes of image and output from which on a matrix product of its own is the slower, and of the
 # patches of an image without padding from which on XLA's library is slow by itself.
 MATRICES, PATCHES = 32 << 20, 4 << 20
+# Channels up to which it was measured.
+WIDE = 256
 # Channels times outputs from which on, behind such an image, the other methods win all the same.
 MANY = 8192
 
@@ -38,6 +40,10 @@ def _is_as_fast(problem: Problem) -> bool:
         return False
     if max(problem.input_dilation) > 1:
         return False
+    # Of many channels, and of as few positions, a matrix product is better than its library.
+    least, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
+    if max(inner, outer) > WIDE or (problem.taps > 1 and least >= 128 and rows <= 1.5 * least):
+        return False
     strided = max(problem.stride) > 1
     if problem.taps == 1:
         return strided or 2 * outer > inner or problem.bytes > MATRICES
@@ -45,7 +51,7 @@ def _is_as_fast(problem: Problem) -> bool:
         return outer > (8 if half else 20)
     if LIBRARY_11:
         return False
-    patches = 4 * math.prod(problem.y_shape[:-1]) * problem.taps * inner
+    patches = 4 * rows * problem.taps * inner
     large = set(problem.padding) == {(0, 0)} and patches >= PATCHES
     if inner % 2 == 1 and inner <= 31:
         return large
