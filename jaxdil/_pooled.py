@@ -28,7 +28,6 @@ _WINDOWS = frozenset({"reduce_window", "reduce_window_max", "reduce_window_min"}
 _WINDOWS |= {"reduce_window_sum"}
 _SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min"})
 
-
 # Positions of several images up to which XLA divides the program of a sum over them among cores.
 SUMMED = 400
 
@@ -56,6 +55,8 @@ def pooled(jaxpr: Jaxpr, *convolutions: Primitive) -> frozenset[int]:
 
 def _is_pooled(conv: Any, readers: dict[Var, list[Any]], kept: set[Var], known: set[int]) -> bool:
     (y,) = conv.outvars
+    if not all(isinstance(size, int) for size in y.aval.shape):
+        return False  # sizes are symbols, and lax serves it
     images, _, *space = conv.params["dimension_numbers"].out_spec
     most = SUMMED if y.aval.shape[images] > 1 else math.inf
     # Each array on the way, and which of its axes are spatial.

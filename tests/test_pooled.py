@@ -179,6 +179,18 @@ class TestWhichAre:
 
         assert marks(network, *example(), ones((3, 3, 4, 4))) == [True, False, True]
 
+    def test_sizes_that_are_symbols_are_not(self):
+        images, side = jax.export.symbolic_shape("n, s")
+        w = ones((3, 3, 3, 4))
+        for behind in (pool, lambda y: y.mean((1, 2)), lambda y: pool(y[None].squeeze(0))):
+            for shape in ((images, 8, 8, 3), (2, side, side, 3)):
+                network = jaxdil.accelerate(lambda x, behind=behind: behind(convolve(x, w)))
+                exported = jax.export.export(jax.jit(network))(
+                    jax.ShapeDtypeStruct(shape, np.float32)
+                )
+                x = ones((2, 8, 8, 3))
+                np.testing.assert_allclose(exported.call(x), network(x), rtol=1e-6)
+
     def test_in_programs_within(self):
         def step(carry, x):
             return carry, pool(jax.nn.relu(convolve(x, carry)))
