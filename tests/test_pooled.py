@@ -369,6 +369,29 @@ HALF = {"dtype": BF16}
         ((64, 8, 8, 48), (1, 1, 48, 257), {}, "xla | C7 taps | C7 taps", "xla | C7 taps | C7 taps"),
         ((4, 8, 9, 192), (3, 3, 192, 192), {}, "xla | C18 margin | xla", "xla | C18 margin | xla"),
         ((5, 8, 9, 192), (3, 3, 192, 192), {}, "xla | C18 margin | xla", "xla | C23 xla | xla"),
+        ((1, 12, 16, 128), (3, 3, 128, 128), {}, "xla", "xla"),
+        ((1, 12, 16, 127), (3, 3, 127, 127), {}, "xla", "xla | C23 xla | xla"),
+        # From 8 channels on, to 16 outputs and more; odd ones from 33 on.
+        ((4, 28, 28, 8), (3, 3, 8, 16), {}, "xla", "xla | C23 xla | xla"),
+        ((4, 28, 28, 6), (3, 3, 6, 16), {}, "xla", "xla"),
+        ((4, 28, 28, 24), (3, 3, 24, 15), {}, "xla", "xla"),
+        (
+            (4, 28, 28, 31),
+            (3, 3, 31, 17),
+            {},
+            "xla | C11 even | C11 even",
+            "xla | C11 even | C11 even",
+        ),
+        ((4, 28, 28, 33), (3, 3, 33, 17), {}, "xla", "xla | C23 xla | xla"),
+        # Patches of 4 MB and a little less.
+        (
+            (4, 33, 33, 64),
+            (2, 2, 64, 128),
+            BARE,
+            "xla | C18 margin | xla",
+            "xla | C18 margin | xla",
+        ),
+        ((4, 32, 33, 64), (2, 2, 64, 128), BARE, "xla | C18 margin | xla", "xla | C23 xla | xla"),
         # With a stride.
         (
             (8, 40, 40, 64),
