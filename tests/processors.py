@@ -1,4 +1,6 @@
-"""The choice as on a processor that need not be this one."""
+"""The choice as on a processor that need not be this one, and as under each JAX."""
+
+import jax
 
 from jaxdil._rules import (
     cpu,
@@ -11,7 +13,21 @@ from jaxdil._rules import (
     cpu_taps,
 )
 
-__all__ = ["pretend"]
+__all__ = ["LIBRARY", "of_this_jax", "pretend", "rule_and_method"]
+
+# JAX before 0.10, 0.10, and from 0.11 on have a library each.
+LIBRARY = 0 if jax.__version_info__ < (0, 10) else 1 if jax.__version_info__ < (0, 11) else 2
+
+
+def of_this_jax(choices):
+    """That of JAX 0.8, of 0.10, of 0.12, or of all."""
+    return (choices.split(" | ") * 3)[LIBRARY]
+
+
+def rule_and_method(row):
+    """Of a row of `explain`: "C19 planes", or "xla" where no rule holds."""
+    rule, _, _ = row.because.partition(":")
+    return f"{rule.removeprefix('rule ')} {row.method}".removeprefix("no rule ")
 
 
 def pretend(monkeypatch, *, model="A processor", vectors="AVX-512", half=True):

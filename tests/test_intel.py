@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processors import pretend
+from processors import of_this_jax, pretend, rule_and_method
 
 import jaxdil
 from jaxdil._rules import cpu_cores
@@ -16,8 +16,6 @@ pytestmark = pytest.mark.core
 KERNEL, FORWARD = "kernel gradient", "forward"
 BARE, TWO = {"padding": 0}, {"stride": 2}
 BF16 = jnp.bfloat16
-# JAX before 0.10, 0.10, and from 0.11 on have a library each.
-LIBRARY = 0 if jax.__version_info__ < (0, 10) else 1 if jax.__version_info__ < (0, 11) else 2
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +30,7 @@ def chosen(role, x, w, options, *, dtype=np.float32, conv=jaxdil.conv, **kinds):
     like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
     rows = jaxdil.explain(functools.partial(conv, **options, **kinds), platform="cpu")(*like)
     (row,) = (row for row in rows if row.role == role)
-    rule, _, _ = row.because.partition(":")
-    return f"{rule.removeprefix('rule ')} {row.method}".removeprefix("no rule ")
-
-
-def of_this_jax(choices):
-    """That of JAX 0.8, of 0.10, of 0.12, or of all."""
-    return (choices.split(" | ") * 3)[LIBRARY]
+    return rule_and_method(row)
 
 
 @pytest.mark.parametrize(
@@ -469,16 +461,3 @@ def test_patches_of_images(x, w, dtype, choices):
 )
 def test_kernel_gradients_of_long_kernels_with_a_stride(x, w, options, choices):
     assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
-
-
-@pytest.mark.parametrize(
-    ("x", "w", "method"),
-    [
-        ((1, 20, 20, 1), (3, 3, 1, 16), "C6 taps"),
-        ((1, 19, 21, 1), (3, 3, 1, 16), "xla"),
-        ((1, 19, 21, 1), (3, 3, 1, 11), "C6 taps"),
-        ((1, 19, 21, 1), (3, 3, 1, 12), "xla"),
-    ],
-)
-def test_small_images_of_one_channel(x, w, method):
-    assert chosen(FORWARD, x, w, {}) == method

@@ -1,14 +1,12 @@
 """Convolutions that only a pooling reads: which they are, and what is chosen for them."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from geometries import equations
 from jax import lax
-from processors import pretend
+from processors import of_this_jax, pretend, rule_and_method
 
 import jaxdil
 from jaxdil._primitive import conv_p
@@ -19,8 +17,6 @@ pytestmark = pytest.mark.core
 BF16 = jnp.bfloat16
 NUMBERS = np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4)
 LAST, FIRST = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
-# JAX before 0.10, 0.10, and from 0.11 on have a library each.
-LIBRARY = 0 if jax.__version_info__ < (0, 10) else 1 if jax.__version_info__ < (0, 11) else 2
 
 
 def ones(shape):
@@ -279,13 +275,7 @@ def chosen(x, w, *, dtype=np.float32, numbers=LAST, pooled=True, **options):
 
     like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
     row = jaxdil.explain(network, platform="cpu", gradients=False)(*like)[0]
-    rule, _, _ = row.because.partition(":")
-    return f"{rule.removeprefix('rule ')} {row.method}".removeprefix("no rule ")
-
-
-def of_this_jax(choices):
-    """That of JAX 0.8, of 0.10, of 0.12, or of all."""
-    return (choices.split(" | ") * 3)[LIBRARY]
+    return rule_and_method(row)
 
 
 @pytest.fixture
@@ -420,42 +410,3 @@ HALF = {"dtype": BF16}
 def test_what_is_chosen_before_a_pooling(xeon, x, w, options, alone, pooled):
     found = chosen(x, w, pooled=False, **options), chosen(x, w, **options)
     assert found == (of_this_jax(alone), of_this_jax(pooled))
-
-
-@pytest.mark.parametrize(
-    ("x", "w", "options", "method"),
-    [
-        # Channels first: to few outputs, more of which are padded.
-        ((8, 1, 28, 28), (17, 1, 3, 3), {}, "C6 taps"),
-        ((8, 1, 28, 28), (18, 1, 3, 3), {}, "xla"),
-        ((8, 1, 28, 28), (8, 1, 5, 5), {}, "C6 taps"),
-        ((8, 1, 28, 28), (8, 1, 5, 5), BARE, "xla"),
-        ((8, 1, 28, 28), (6, 1, 5, 5), BARE, "C6 taps"),
-        ((8, 1, 28, 28), (9, 1, 4, 5), {}, "xla"),
-        ((8, 1, 28, 28), (4, 1, 7, 7), {}, "C6 taps"),
-        ((8, 1, 28, 28), (5, 1, 7, 7), {}, "xla"),
-        ((8, 1, 28, 28), (256, 1, 1, 1), {}, "C6 taps"),
-    ],
-)
-def test_one_channel_channels_first(xeon, x, w, options, method):
-    assert chosen(x, w, numbers=FIRST, pooled=False, **options) == method
-
-
-@pytest.mark.parametrize(
-    ("x", "w", "intel", "others"),
-    [
-        ((4, 56, 56, 64), (1, 1, 64, 64), "xla | C7 taps | C7 taps", "C7 taps"),
-        ((20, 56, 56, 64), (1, 1, 64, 64), "xla | C7 taps | C7 taps", "C7 taps"),
-        ((24, 56, 56, 64), (1, 1, 64, 64), "xla | C7 taps | xla", "xla | C7 taps | xla"),
-    ],
-)
-def test_one_tap(monkeypatch, xeon, x, w, intel, others):
-    assert chosen(x, w, pooled=False) == of_this_jax(intel)
-    pretend(monkeypatch)
-    assert chosen(x, w, pooled=False) == of_this_jax(others)
-
-
-def test_a_volume_of_one_tap_of_any_size(xeon):
-    like = [jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 56, 56, 56, 64), (1, 1, 1, 64, 64))]
-    row = jaxdil.explain(functools.partial(jaxdil.conv), platform="cpu", gradients=False)(*like)[0]
-    assert row.because.startswith("rule C7")
