@@ -105,6 +105,8 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> j
     if problem.batch_groups > 1:
         # (C, T, N) and (P, N, C) as image and cotangent lie in memory.
         x, g = transpose(x, (2, 1, 0)), transpose(w, (1, 0, 2))
+        if plan.mixed:
+            x, g = _mixed(x), _mixed(g)
         if not plan.turned:
             dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
             return dw.reshape(problem.y_shape)
@@ -113,11 +115,19 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> j
         dw = dw.reshape(plan.taps, problem.channels, problem.batch).sum(1)
         return dw.astype(problem.out_dtype).reshape(problem.y_shape)
     w = w.reshape(problem.kernel[0], problem.channels)
+    if plan.mixed:
+        y = tpu_1d.convolution(_mixed(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
+        return transpose(y.reshape(-1, problem.batch, problem.channels), (1, 0, 2))
     if not plan.turned:
         return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
     w = jnp.tile(w, (1, problem.batch))
     y = tpu_1d.convolution(_turned(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
     return transpose(y.reshape(problem.batch, problem.channels, -1), (0, 2, 1))
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """(N, T, C) as (1, T N, C): as it lies in memory, where examples fill sublanes better so."""
+    return transpose(x, (1, 0, 2)).reshape(1, -1, x.shape[2])
 
 
 def _turned(x: jax.Array) -> jax.Array:

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from jaxdil import _geometry
 
-__all__ = ["Axis", "Phase", "Tap", "axis_of", "up"]
+__all__ = ["LANES", "SUBLANES", "Axis", "Phase", "Tap", "axis_of", "together", "up"]
+
+# Of a register.
+LANES, SUBLANES = 128, 8
 
 
 class Tap(NamedTuple):
@@ -82,3 +85,12 @@ def axis_of(
         ]
         phases.append(Phase(phase.phase, phase.outputs, tuple(taps)))
     return Axis(size, found[0].stride, found[0].step, before, tuple(phases))
+
+
+def together(batch: int, size: int) -> int:
+    """How many examples the compiler lays into the sublanes of a tile; 0 if samples of an axis."""
+    if size % SUBLANES == 0:
+        return 0
+    if batch % SUBLANES == 0:
+        return SUBLANES
+    return batch if batch in (2, 4) else 0

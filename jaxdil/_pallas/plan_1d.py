@@ -9,7 +9,9 @@ which makes a halo divide a block.
 
 Where channels would leave lanes empty and time does not, the compiler lays out an array with time
 in the lanes. It is read and written as it lies there, and turned on the chip; channels of all
-examples lie beside each other then.
+examples lie beside each other then. Where time would leave sublanes empty and examples do not, it
+lays these there; they are one row then, in which they take turns, and taps lie as many times as far
+apart.
 """
 
 from __future__ import annotations
@@ -20,12 +22,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil._pallas.axes import up
+from jaxdil._pallas.axes import LANES, SUBLANES, together, up
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "is_turned", "plan_of", "reason", "refusal"]
-
-LANES, SUBLANES = 128, 8
+__all__ = ["Plan", "is_copied", "is_turned", "plan_of", "reason", "refusal"]
 
 # Rows of the smallest block: two to a sublane, as half precision is packed.
 LEAST = 16
@@ -38,7 +38,7 @@ ROWS, MOST_ROWS = 512, 2048
 CHANNELS = 512
 
 # Frames of halo at the most, and taps: each is written out.
-MOST_HALO, MOST_TAPS = 1024, 32
+MOST_HALO, MOST_TAPS = 2048, 32
 
 # Taps at the most where each frame has a mask: the chip holds one of a block for each tap.
 MOST_MASKED = 8
@@ -66,6 +66,8 @@ class Plan:
     """Whether frames before the first are there, and not padding."""
     turned: bool = False
     """Whether time lies in the lanes in memory; channels are those of all examples then."""
+    mixed: bool = False
+    """Whether examples lie in the sublanes in memory; one row has the frames of all in turn."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
@@ -170,7 +172,18 @@ def plan_of(problem: Problem) -> Plan:
     first = problem.channels_first and problem.batch_groups == 1
     if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
-    return Plan(batch, size, channels, taps, dilation, lo, hi)
+    plan = Plan(batch, size, channels, taps, dilation, lo, hi)
+    if not (together(batch, size) and together(batch, plan.positions)):
+        return plan
+    size, dilation, lo, hi = (n * batch for n in (size, dilation, lo, hi))
+    mixed = Plan(1, size, channels, taps, dilation, lo, hi, mixed=True)
+    return mixed if max(mixed.before, mixed.after) <= MOST_HALO else plan
+
+
+def is_copied(problem: Problem) -> bool:
+    """Whether examples lie in the sublanes, and reach too far to be one row."""
+    plan = plan_of(problem)
+    return not (plan.turned or plan.mixed) and together(problem.batch, problem.size[0]) > 0
 
 
 def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil._pallas.axes import Axis, axis_of, up
+from jaxdil._pallas.axes import LANES, SUBLANES, Axis, axis_of, together, up
 from jaxdil._problem import Problem
 
 __all__ = [
@@ -34,8 +34,6 @@ __all__ = [
     "together",
     "whole",
 ]
-
-LANES, SUBLANES = 128, 8
 
 # Bytes that a program may have in the memory on the chip, of 16 MiB that the compiler grants; what
 # is left is for registers that it spills.
@@ -56,15 +54,6 @@ REORDERED = 80
 # (docs/accelerators.md): four vector operations to a word, and a tap is two.
 STEP, TILE = 400, 60
 STAGED, CHECKED, COPIED, TAP, CORRELATED = 1.3, 1.9, 1.3, 0.56, 0.6
-
-
-def together(batch: int, columns: int) -> int:
-    """How many images the compiler would lay into the sublanes of a tile; 0 if columns."""
-    if columns % SUBLANES == 0:
-        return 0
-    if batch % SUBLANES == 0:
-        return SUBLANES
-    return batch if batch in (2, 4) else 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxdil._choice import Choice
 from jaxdil._pallas.layouts import lies_in_rows, yields_rows
-from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_1d import is_copied, is_turned
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
@@ -70,7 +70,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         volume = volume and (problem.batch < 8 or not depthwise)
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
         row = direct and problem.rank == 1 and positions >= 64
-        large = problem.channels >= 128
+        # What is copied for a kernel or for sums, lax does well as it lies: where examples lie in
+        # the sublanes and reach too far to be one row, and two of them with time in the lanes.
+        copied = depthwise and problem.rank == 1 and is_copied(problem)
+        pair = problem.batch == 2 and problem.channels % 8 != 0 and positions >= 1024
+        copied = copied or (pair and 40 <= problem.channels < 128)
+        large = problem.channels >= 40 and not copied
         # Examples fill the lanes together; half of them empty, a long row takes as long as taps.
         turned = row and is_turned(
             problem.size[0], problem.channels, channels_first=problem.channels_first
@@ -83,7 +88,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield image, rule(11, "pallas_tpu", "depthwise images of 64 channels and more")
         image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")
-        row = problem.rank == 1 and 1 < first <= 8
+        row = problem.rank == 1 and 1 < first <= 8 and not copied
         yield small and depthwise and row, rule(4, "taps", "depthwise in 1-D, a batch below 8")
         return
     # Parts of volumes have few channels and a large batch, which lax may lay out as it likes.
