@@ -147,7 +147,10 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
         dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
         return dw.reshape(problem.y_shape)
     w = w.reshape(*problem.kernel, problem.channels)
-    return tpu_2d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    exchanged = (3, 1, 2, 0)
+    x = transpose(x, exchanged) if plan.crossed else x
+    y = tpu_2d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    return transpose(y, exchanged) if plan.crossed else y
 
 
 def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jaxdil import _geometry
 
-__all__ = ["LANES", "SUBLANES", "Axis", "Phase", "Tap", "axis_of", "together", "up"]
+__all__ = ["LANES", "SUBLANES", "Axis", "Phase", "Tap", "axis_of", "crosses", "together", "up"]
 
 # Of a register.
 LANES, SUBLANES = 128, 8
@@ -85,6 +85,11 @@ def axis_of(
         ]
         phases.append(Phase(phase.phase, phase.outputs, tuple(taps)))
     return Axis(size, found[0].stride, found[0].step, before, tuple(phases))
+
+
+def crosses(batch: int, *others: int) -> bool:
+    """Whether the compiler lays examples into the lanes, which they fill better than other axes."""
+    return all(up(batch, LANES) * n < batch * up(n, LANES) for n in others)
 
 
 def together(batch: int, size: int) -> int:

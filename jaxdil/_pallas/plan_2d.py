@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil._pallas.axes import LANES, SUBLANES, Axis, axis_of, together, up
+from jaxdil._pallas.axes import LANES, SUBLANES, Axis, axis_of, crosses, together, up
 from jaxdil._problem import Problem
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "MOST_SUMS",
     "SUBLANES",
     "Plan",
+    "lies_across",
     "plan_of",
     "plans_of",
     "reason",
@@ -77,6 +78,8 @@ class Plan:
     """Images in a block, or groups of those that lie together."""
     tiles: int
     """Multiples of 128 channels in a block."""
+    crossed: bool = False
+    """Whether channels and images have changed places: images lie in the lanes in memory."""
 
     @property
     def all_tiles(self) -> int:
@@ -146,6 +149,8 @@ class Plan:
             work += self.registers(*self.result[:2])
         if self.is_gradient:
             work += taps * self.tiles
+        if self.crossed:
+            work += taps
         return 2 * (x + y) + (work + 2 * taps * self.tiles) * register
 
     def registers(self, rows: int, columns: int) -> int:
@@ -174,6 +179,8 @@ class Plan:
                 ((self.rows.size, self.columns.size), self.positions), self.itemsizes, strict=True
             )
         )
+        if self.crossed:
+            return 0
         usual_x = together(self.batch, self.columns.size)
         usual_y = together(self.batch, self.positions[1])
         return x * (usual_x != self.together) + y * (usual_y != self.together)
@@ -238,6 +245,9 @@ def plans_of(problem: Problem, orders: set[int] | None = None) -> Iterator[Plan]
     # Where only one of x and y lies with images together, as an image that was padded for a stride
     # does, what is around it in a network has columns there, like the other one.
     usual = usual | {0} if len(usual) == 1 else {0}
+    crossed = not gradient and lies_across(problem) and channels % SUBLANES == 0
+    if crossed and orders is None:
+        batch, channels, usual = channels, batch, {SUBLANES}
     for beside in sorted(usual if orders is None else orders):
         rows, columns = (
             axis_of(n, k, p, s, d, a, lo, unit)
@@ -266,14 +276,22 @@ def plans_of(problem: Problem, orders: set[int] | None = None) -> Iterator[Plan]
             height=rows.outputs,
             images=1,
             tiles=1,
+            crossed=crossed and orders is None,
         )
         # Rows are computed eight at a time.
         heights = {up(-(-rows.outputs // blocks), 8) for blocks in range(2, 33)}
         for tiles in _divisors(plan.all_tiles):
-            for images in _divisors(batch // max(beside, 1)):
+            # Each eight channels have weights of their own.
+            for images in [1] if plan.crossed else _divisors(batch // max(beside, 1)):
                 yield dataclasses.replace(plan, tiles=tiles, images=images)
             for height in sorted(h for h in heights if h < rows.outputs):
                 yield dataclasses.replace(plan, tiles=tiles, height=height)
+
+
+def lies_across(problem: Problem) -> bool:
+    """Whether images lie in the lanes, of x and of y."""
+    sizes = problem.size, problem.positions
+    return all(crosses(problem.batch, problem.channels, *size) for size in sizes)
 
 
 def whole(problem: Problem, beside: int) -> Plan:

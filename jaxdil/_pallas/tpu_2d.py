@@ -58,7 +58,12 @@ def convolution(
     """(N, P, Q, C) in ``dtype`` of x (N, H, W, C) and w (K, L, C)."""
     taps = plan.kernel[0] * plan.kernel[1]
     scratch = [plan.image] if plan.result is None else [plan.image, plan.result]
+    w = w.reshape(taps, 1, plan.batch if plan.crossed else plan.channels).astype(jnp.float32)
     weights = pl.BlockSpec((taps, 1, plan.wide), lambda c, n, i: (0, 0, c))  # noqa: ARG005
+    if plan.crossed:
+        w = w[:, 0].T
+        weights = pl.BlockSpec((SUBLANES, taps), lambda c, n, i: (n, 0))  # noqa: ARG005
+        scratch = [(taps, SUBLANES, plan.lanes), *scratch]
     y = pl.pallas_call(
         functools.partial(_convolve, plan=plan),
         grid=plan.grid,
@@ -72,7 +77,7 @@ def convolution(
         cost_estimate=cost(plan),
         name="jaxdil_depthwise_2d",
         interpret=interpret,
-    )(arranged(plan, x), w.reshape(taps, 1, plan.channels).astype(jnp.float32))
+    )(arranged(plan, x), w)
     return transpose(y, (2, 0, 1, 3)) if plan.together else y
 
 
@@ -220,8 +225,12 @@ def stage(x: Any, image: Any, plan: Plan, i: Any) -> None:
 # --- the convolution ------------------------------------------------------------------------------
 
 
-def _convolve(x: Any, w: Any, y: Any, image: Any, *results: Any, plan: Plan) -> None:
+def _convolve(x: Any, w: Any, y: Any, *scratch: Any, plan: Plan) -> None:
     i = pl.program_id(2)
+    if plan.crossed:
+        given, w = w, scratch[0]
+        pl.when(i == 0)(lambda: _spread(given, w))
+    image, *results = scratch[plan.crossed :]
     pl.when((pl.program_id(1) == 0) & (i == 0))(lambda: clear(image))
 
     def one(image_of: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
@@ -230,11 +239,18 @@ def _convolve(x: Any, w: Any, y: Any, image: Any, *results: Any, plan: Plan) -> 
         for phase in plan.rows.phases:
             for side in plan.columns.phases:
                 to = results[0] if results else out
-                sums([(0, image)], w.at[:, :, lanes], to, plan, phase, side)
+                weights = w if plan.crossed else w.at[:, :, lanes]
+                sums([(0, image)], weights, to, plan, phase, side)
         if results:
             finish(results[0], out, plan)
 
     over(plan, one)
+
+
+def _spread(given: Any, w: Any) -> None:
+    """The weights of eight channels, each in all lanes."""
+    for tap in range(w.shape[0]):
+        w[tap] = jnp.broadcast_to(given[:, tap : tap + 1], w.shape[1:])
 
 
 def finish(result: Any, out: Any, plan: Plan) -> None:
