@@ -42,6 +42,10 @@ GEOMETRIES = {
     "ahead": ((3, 64, 2), 3, 4, (0, 8)),
     "shorter than its reach": ((2, 5, 2), 4, 3, (9, 0)),
     "one tap": ((1, 17, 2), 1, 1, (0, 0)),
+    # Examples in the sublanes, which take turns in one row.
+    "in turn, two to a tile": ((2, 71, 3), 4, 3, (9, 0)),
+    "in turn, two tiles": ((16, 45, 3), 3, 1, (1, 1)),
+    "in turn, valid": ((4, 45, 3), 3, 2, (0, 0)),
     # Time in the lanes, channels of all examples beside each other.
     "turned": ((3, 300, 16), 4, 1, (3, 0)),
     "turned, one block, dilated": ((2, 100, 8), 5, 16, (32, 32)),
@@ -94,6 +98,24 @@ def test_channels_before_time_are_taken_as_they_lie():
         assert plan_1d.plan_of(rows[0].problem).turned is turned
         got = jax.jit(functools.partial(conv, method=METHOD))(x, w)
         np.testing.assert_array_equal(got, conv(x, w, method="xla"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dilation", "mixed"),
+    [
+        ((2, 71, 128), 1, True),
+        ((16, 71, 128), 1, True),
+        ((16, 72, 128), 1, False),  # time fills the sublanes as well
+        ((3, 71, 128), 1, False),
+        ((16, 71, 128), 64, True),
+        ((16, 71, 128), 65, False),  # so far apart in one row that a halo is too long
+    ],
+)
+def test_examples_are_one_row_where_they_lie_in_the_sublanes(shape, dilation, mixed):
+    x, w = jnp.ones(shape), jnp.ones((3, 1, 128))
+    conv = functools.partial(jaxdil.conv, groups=128, dilation=dilation, padding="CAUSAL")
+    (row,) = jaxdil.explain(conv, platform="tpu", gradients=False)(x, w)
+    assert plan_1d.plan_of(row.problem).mixed is mixed
 
 
 def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
@@ -252,10 +274,10 @@ REFUSED = {
     "the input is dilated": ((1, 9, 4), (2, 1, 4), {"groups": 4, "input_dilation": 2}),
     "33 taps, more than 32": ((1, 99, 4), (33, 1, 4), {"groups": 4}),
     "beyond the kernel's reach of 1": ((1, 9, 4), (2, 1, 4), {"groups": 4, "padding": [(2, 0)]}),
-    "a reach of 1200 frames": (
+    "a reach of 2400 frames": (
         (1, 9, 4),
         (2, 1, 4),
-        {"groups": 4, "dilation": 1200, "padding": "CAUSAL"},
+        {"groups": 4, "dilation": 2400, "padding": "CAUSAL"},
     ),
 }
 

@@ -40,6 +40,13 @@ DEPTHWISE = (
     depthwise("two together, stride", (10, 6), (3, 3), batch=2, s=2, pad=(1, 1)),
     depthwise("four together, many taps", (3, 5), (9, 8), batch=4, pad=(4, 4)),
 )
+# Images in the lanes, 16 channels in the sublanes; two blocks of images.
+ACROSS = (
+    depthwise("across", (9, 5), (3, 2), channels=16, batch=24, pad=(1, 1)),
+    depthwise("across, stride", (7, 6), (3, 3), channels=8, batch=20, s=2, pad=(1, 1)),
+    depthwise("across, two blocks", (3, 2), (2, 2), channels=8, batch=250, pad=(1, 0)),
+    depthwise("across, many taps", (3, 4), (9, 8), channels=8, batch=40, pad=(4, 4)),
+)
 BY_NAME = {g.name: g for g in DEPTHWISE}
 TRANSPOSED = (
     depthwise("transposed", (7, 5), (4, 3), batch=1, a=2, pad=((2, 3), (1, 2))),
@@ -101,6 +108,18 @@ def check(g, dtype, **options):
 @pytest.mark.usefixtures("most_blocks")
 def test_blocks(g):
     check(g, np.float32)
+
+
+@each(ACROSS, core=("across",))
+@pytest.mark.usefixtures("most_blocks")
+def test_images_in_the_lanes(g):
+    x = jax.ShapeDtypeStruct(g.x_shape, np.float32)
+    conv = functools.partial(jaxdil.conv, **g.options)
+    (row,) = jaxdil.explain(conv, platform="tpu", gradients=False)(x, np.ones(g.w_shape, x.dtype))
+    assert plan_2d.lies_across(row.problem)
+    assert plan_2d.plan_of(row.problem).crossed
+    check(g, np.float32, by_kernel=False)
+    check(g, jnp.bfloat16, by_kernel=False)
 
 
 @each(TRANSPOSED, core=("transposed",))

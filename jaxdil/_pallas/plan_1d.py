@@ -22,7 +22,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdil._pallas.axes import LANES, SUBLANES, together, up
+from jaxdil._pallas.axes import LANES, SUBLANES, crosses, together, up
 from jaxdil._problem import Problem
 
 __all__ = ["Plan", "is_copied", "is_turned", "plan_of", "reason", "refusal"]
@@ -181,7 +181,9 @@ def plan_of(problem: Problem) -> Plan:
 
 
 def is_copied(problem: Problem) -> bool:
-    """Whether examples lie in the sublanes, and reach too far to be one row."""
+    """Whether examples lie in the lanes, or in the sublanes and reach too far to be one row."""
+    if crosses(problem.batch, problem.channels, problem.size[0]):
+        return True
     plan = plan_of(problem)
     return not (plan.turned or plan.mixed) and together(problem.batch, problem.size[0]) > 0
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._pallas.layouts import lies_in_rows, yields_rows
 from jaxdil._pallas.plan_1d import is_copied, is_turned
+from jaxdil._pallas.plan_2d import lies_across
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
@@ -65,6 +66,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         depthwise = inner == outer == 1
         planes = depthwise and problem.rank == 3 and 1 < problem.taps <= 128
         planes = planes and positions >= 196 and problem.channels >= 16
+        planes = planes and not lies_across(problem)
         yield planes, rule(11, "pallas_tpu", "depthwise volumes of 16 channels and more")
         # Sums of more examples go through memory once a tap.
         volume = volume and (problem.batch < 8 or not depthwise)
@@ -82,9 +84,12 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         )
         turned = turned and (problem.batch * problem.channels >= 64 or positions <= 8192)
         yield row and (large or turned), rule(10, "pallas_tpu", "depthwise in 1-D")
-        image = problem.rank == 2 and problem.taps > 1 and positions >= 49
+        image = problem.rank == 2 and problem.taps > 1 and depthwise
+        across = image and lies_across(problem)
+        alike = across and problem.channels % 8 == 0 and positions >= 9
+        yield alike, rule(11, "pallas_tpu", "depthwise images of a large batch")
         usual = problem.batch % 8 == 0 or problem.batch in (1, 2, 4)
-        image = image and depthwise and usual and problem.channels >= 64
+        image = image and positions >= 49 and usual and problem.channels >= 64 and not across
         yield image, rule(11, "pallas_tpu", "depthwise images of 64 channels and more")
         image = problem.rank == 2 and 1 < first <= 8 and min(problem.positions) >= 16
         yield small and depthwise and image, rule(4, "slabs", "depthwise, a batch below 8")

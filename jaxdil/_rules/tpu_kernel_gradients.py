@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from jaxdil._choice import Choice
+from jaxdil._pallas.axes import crosses
 from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
@@ -54,6 +55,7 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # lax reads each array once as well, but for one image, and slowly for spread taps.
     usual = images % 8 == 0 or images in (1, 2, 4)
     image = image and usual and (images == 1 or max(problem.stride) > 1)
+    image = image and not crosses(images, problem.batch, *problem.size)
     yield image, _rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
     # lax makes it dearer with the dilation of the forward convolution.
     work = samples * channels * max(problem.stride, default=1)
