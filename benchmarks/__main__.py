@@ -83,8 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--batch",
         type=int,
-        default=32,
-        help="on a GPU: what a smaller batch is raised to (default: %(default)s)",
+        help="what a smaller batch is raised to (default: 32 on a GPU; for a chip each its own)",
     )
     run.add_argument(
         "--stop-after",
@@ -207,6 +206,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
             modes=modes,
             methods=options.methods,
             dtype=options.dtype or "bfloat16",
+            batch=options.batch,
             limit=options.limit,
             out=options.out,
             arguments=argv,
@@ -225,7 +225,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> None:
             peers=options.peers.split(","),
             modes=modes,
             methods=options.methods,
-            batch=options.batch,
+            batch=options.batch or 32,
             limit=options.stop_after,
             out=options.out,
             arguments=argv,

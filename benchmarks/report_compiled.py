@@ -54,13 +54,16 @@ def section(result: Result, picture: str) -> str:
     commits = [record.get("commit", h["commit"]) for record in result.records]
     older = [commit for commit in dict.fromkeys(commits) if commit != h["commit"]]
     count = len({row.case for row in found})
+    large = f", batches of {h['least_batch']}" if "least_batch" in h else ""
     about = f"{count} layers, {{dtype}}. {versions}, commit {h['commit']}"
     if older:
         there = len({r["case"] for r in result.records if r.get("commit") != h["commit"]})
         about += f"; {there} of them, marked, as of commit {', '.join(older)}"
+    if large:
+        about += "; each with at least so many examples as x and y of 2^24 elements allow"
     dtype = f"all in {h['dtype']}" if h["dtype"] else "each in its own dtype"
     parts = [
-        f"## {h['device']} ({h['device_kind']}), compiled only, {h['date'][:10]}",
+        f"## {h['device']} ({h['device_kind']}), compiled only{large}, {h['date'][:10]}",
         _INTRO,
         f"{about.format(dtype=dtype)}.",
         f"Of the chip: {peak}.",

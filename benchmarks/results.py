@@ -37,7 +37,9 @@ class Result(NamedTuple):
 
     @property
     def place(self) -> tuple[str, str]:
-        """Its kind, and of CPUs which: a result of one stands beside that of another."""
+        """Its kind, and of CPUs and batches which: one stands beside the other."""
+        if self.benchmark == "compiled":
+            return self.kind, str(self.header.get("least_batch", ""))
         return self.kind, self.header["cpu"] if self.header["device"] == "cpu" else ""
 
     @property

@@ -279,6 +279,22 @@ def test_a_chunk_goes_through_memory_once(frames, chip, dtype):
     assert f"[2,{frames + 15},256]" not in program.as_text()
 
 
+@needs_compiler
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+@pytest.mark.parametrize(("examples", "dilation"), [(2, 1), (8, 100)])
+def test_examples_in_turn_compile(examples, dilation, chip, dtype):
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in ((examples, 999, 256), (3, 1, 256)))
+
+    def run(x, w):
+        options = {"groups": 256, "dilation": dilation, "padding": "CAUSAL"}
+        y, pullback = jax.vjp(lambda x, w: jaxdil.conv(x, w, **options, method="pallas_tpu"), x, w)
+        return y, pullback(y)
+
+    text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 3
+    assert not re.search(rf"\[{examples},999,256\]\S* (copy|transpose)\(", text)
+
+
 # Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.
 IMAGES = {
     "3x3": ((1, 30, 24, 130), 3, {}),
@@ -286,7 +302,36 @@ IMAGES = {
     "7x7": ((2, 14, 14, 256), 7, {}),
     "dilated": ((1, 33, 33, 256), 3, {"dilation": 18}),
     "strided": ((2, 112, 112, 96), 3, {"stride": 2}),
+    "in the lanes": ((192, 28, 28, 24), 3, {"stride": 2}),
 }
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "method"),
+    [
+        # 128 images fill the lanes, which 576 channels do not.
+        ((128, 14, 14, 576), 3, "pallas_tpu"),
+        ((128, 56, 56, 16), 3, "pallas_tpu"),
+        ((128, 28, 28, 20), 3, "xla"),
+        ((128, 2, 4, 64), 3, "xla"),
+        ((128, 8, 8, 8, 48), 3, "xla"),
+        ((128, 64, 200), 3, "xla"),
+        # 8 examples are one row, in which taps lie 8 times as far apart.
+        ((8, 999, 256), 3, "pallas_tpu"),
+        ((8, 999, 40), 3, "pallas_tpu"),
+        ((2, 3001, 100), 3, "xla"),
+        ((2, 1001, 100), 3, "pallas_tpu"),
+    ],
+)
+def test_depthwise_as_it_lies_in_memory(x, kernel, method):
+    w = (*(kernel,) * (len(x) - 2), 1, x[-1])
+    assert methods_of(functools.partial(jaxdil.conv, groups=x[-1]), x, w) == [method]
+
+
+def test_rows_that_reach_too_far_in_turn_stay_with_lax():
+    for dilation, method in ((256, "pallas_tpu"), (257, "xla")):
+        conv = functools.partial(jaxdil.conv, groups=256, dilation=dilation, padding="CAUSAL")
+        assert methods_of(conv, (4, 999, 256), (3, 1, 256)) == [method]
 
 
 @needs_compiler
@@ -673,6 +718,18 @@ def test_of_results_for_one_chip_the_newest_of_each_case_counts(tmp_path):
         assert "| grouped | 1 | 8.00 (8.00) | 2.00 (2.00) | - |" in page
         assert "commit bbb; 1 of them, marked, as of commit aaa." in page
         assert "| resnext-56 (older) |" in page
+
+
+def test_results_of_larger_batches_stand_by_themselves(tmp_path):
+    each = result(tmp_path / "a.jsonl", {"fwd": (8000, 4000)})
+    large = result(tmp_path / "b.jsonl", {"fwd": (8000, 1000)})
+    large.header.update(date="2026-01-03", least_batch=128)
+    report.write([each, large], docs=tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "compiled only, 2026-01-02" in page
+    assert "compiled only, batches of 128, 2026-01-03" in page
+    assert "| grouped | 1 | 2.00 (2.00) |" in page
+    assert "| grouped | 1 | 8.00 (8.00) |" in page
 
 
 def test_the_report_of_networks(tmp_path):

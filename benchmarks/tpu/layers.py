@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import jaxdil
-from benchmarks.case import Case, as_dtype, function, shapes
+from benchmarks.case import Case, as_dtype, function, shapes, with_batch
 from benchmarks.contenders import ARGUMENTS, others
 from benchmarks.run import free_path, progress, write
 from benchmarks.tpu.chips import chip_of
@@ -26,6 +26,7 @@ def run(
     modes: Sequence[str],
     methods: str,
     dtype: str | None = "bfloat16",
+    batch: int | None = None,
     out: pathlib.Path | None = None,
     arguments: Sequence[str] = (),
     cache_path: pathlib.Path = CACHE,
@@ -42,6 +43,7 @@ def run(
       modes: of "fwd", "dx", "dw".
       methods: "all", "auto" for jaxdil's choice alone, or names with commas between them.
       dtype: that all cases are compiled in; None for each in its own.
+      batch: what a smaller batch of a case is raised to; None for each as it is.
       out: the file, else one named after date, device and commit in benchmarks/results/.
       arguments: the command line, for the record.
       cache_path: where that is kept.
@@ -53,6 +55,9 @@ def run(
     chip = chip_of(device)
     assert chip is not None
     header = header_of(device, dtype=dtype, arguments=arguments)
+    if batch:
+        header |= {"least_batch": batch}
+        cases = [with_batch(case, batch) for case in cases]
     path = out or free_path(header)
     path.parent.mkdir(parents=True, exist_ok=True)
     cases = [as_dtype(case, dtype) if dtype else case for case in cases]
