@@ -7,7 +7,7 @@ A kernel that finds its arrays as they lie costs no copy of them.
 
 from __future__ import annotations
 
-from jaxdil._pallas.axes import up
+from jaxdil._pallas.axes import crosses, up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, SUBLANES, together
 from jaxdil._problem import Problem
@@ -41,7 +41,7 @@ def yields_rows(problem: Problem) -> bool:
 
 def is_in_rows(batch: int, width: int, channels: int, itemsize: int) -> bool:
     """Whether columns lie in the sublanes or in the lanes, and channels in the others."""
-    if channels % SUBLANES and channels < LANES // 2:
+    if (channels % SUBLANES and channels < LANES // 2) or crosses(batch, width, channels):
         return False
     single = batch == 1 and itemsize == 4 and width % SUBLANES != 0
     return is_turned(width, channels) or (together(batch, width) == 0 and not single)

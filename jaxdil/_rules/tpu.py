@@ -62,6 +62,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         even = problem.rank == 2 and min(problem.positions) >= 14 and max(problem.stride) == 1
         yield beside and even and 1 < first <= 8, rule(2, "slabs", "groups, row by row")
         long = problem.rank == 1 < inner and first > problem.size[0] and not dilated
+        long = long and problem.batch <= 16
         yield long, rule(2, "space_to_batch", "groups, a kernel longer than the input")
         depthwise = inner == outer == 1
         planes = depthwise and problem.rank == 3 and 1 < problem.taps <= 128
@@ -111,6 +112,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation
     enough = problem.batch * positions
     tiles = tiles and enough >= outer and (problem.batch < 8 or inner <= 4)
+    tiles = tiles and not lies_across(problem)
     large = problem.rank > 1 and problem.batch < 8 and outer >= 128
     # Zeros between samples, of which there are not yet many, cost a matrix product less than the
     # copy that interleaves phases.
@@ -121,7 +123,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     zeros = zeros and enough >= max(inner, outer) and outer > 4
     narrow = problem.rank == 1 and max(inner, outer) <= 128 and problem.batch <= 64
     zeros = zeros and (narrow or (problem.rank in (1, 2) and problem.batch < 8))
-    joined = apart and (outer <= 4 or (large and (problem.channels_first or not zeros)))
+    thin = outer <= 4 and (problem.batch <= 32 or problem.taps >= 64)
+    joined = apart and (thin or (large and (problem.channels_first or not zeros)))
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
     # Phases as channels: of few channels, or of many phases.
     plane = dilated and usual and problem.rank == 2 and not apart
@@ -180,6 +183,9 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     broad = min(problem.positions, default=1) >= (32 if problem.batch <= 16 else 64)
     plain = direct and problem.dilation == ones and min(problem.kernel, default=1) > 1
     colours = stem and plain and outer >= 16 and problem.batch >= 8
+    # Without a stride the rows that are put side by side are several times what is read.
+    colours = colours and (max(problem.stride) > 1 or max(problem.positions) <= 64)
+    colours = colours and not lies_across(problem)
     yield colours and broad, rule(7, "planes", "2-D, few channels, a batch of 8 and more")
     spacing, side = max(problem.dilation, default=1), min(problem.size, default=1)
     near = spacing <= 2 and min(problem.positions, default=1) >= 14

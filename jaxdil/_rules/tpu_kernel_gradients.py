@@ -73,7 +73,7 @@ def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         return
     strided, spread = max(problem.dilation, default=1) > 1, max(problem.stride, default=1) > 1
     apart = all(p <= d for p, d in zip(problem.positions, problem.dilation, strict=True))
-    patches = apart and inner <= 4 and strided and not spread
+    patches = apart and inner <= 4 and strided and not spread and images <= 16
     yield patches, _rule(13, "space_to_batch", "kernel gradient of patches")
     large = problem.rank == 2 and 16 <= problem.kernel[0] <= 128 and samples >= 1024
     yield (
