@@ -18,7 +18,7 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient, plan_groups
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "dense", "dense_gradient", "supports"]
@@ -35,6 +35,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+    elif _is_grouped(problem):
+        plan = plan_groups
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
@@ -45,12 +47,20 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     kernel = kernels[problem.rank]
     if _is_dense(problem):
         kernel = dense_gradient if _is_gradient(problem) else dense
+    elif _is_grouped(problem):
+        kernel = grouped
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
 
 
 def _is_dense(problem: Problem) -> bool:
     """Whether the dense kernels are asked: of volumes there is none."""
     return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+
+
+def _is_grouped(problem: Problem) -> bool:
+    """Whether it is groups of several channels, of rows or images."""
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    return problem.rank in (1, 2) and problem.groups > 1 and max(inner, outer) > 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -93,6 +103,28 @@ def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> ja
     if rank == 1:
         x, w = x[:, None], w[None]
     y = tpu_dense.convolution(
+        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
+    )
+    return y.reshape(problem.y_shape)
+
+
+def grouped(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A convolution of groups of several channels."""
+    from jaxdil._pallas import tpu_groups
+
+    plan = plan_groups.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    if plan.dense.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        # (*K, O / G, (g, i)) of the one convolution is (*K, i, (g, O / G)) of the other.
+        w = lax.rev(transpose(w, (*range(rank), rank + 1, rank)), range(rank))
+        w = w.reshape(*problem.kernel, problem.groups, -1, problem.group_channels)
+        w = transpose(w, (*range(rank), rank + 1, rank, rank + 2))
+        w = w.reshape(*problem.kernel, -1, problem.channels)
+    if rank == 1:
+        x, w = x[:, None], w[None]
+    y = tpu_groups.convolution(
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
     )
     return y.reshape(problem.y_shape)

@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["Plan", "plan_of", "plans", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -158,11 +158,11 @@ class Plan:
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a kernel gradient along one or two axes, or None if none fits."""
-    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
+def plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
     # Where either would do, that of fewer channels stays.
@@ -225,8 +225,8 @@ def reason(problem: Problem) -> str | None:
     apart = max(problem.input_dilation) > 1
     if apart and max(*problem.dilation, *problem.stride) > 1:
         return "a kernel gradient with the input dilated, and a stride or a dilation"
-    plans = _plans(problem)
-    image = plans[0].image
+    ways = plans(problem)
+    image = ways[0].image
     if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
         return "no tap meets a sample"
-    return None if plan_of(problem) is not None else plan_dense.too_large(plans)
+    return None if plan_of(problem) is not None else plan_dense.too_large(ways)

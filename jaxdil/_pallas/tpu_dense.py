@@ -31,6 +31,7 @@ from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
 __all__ = [
+    "Channels",
     "Multiply",
     "clear",
     "convolution",
@@ -38,12 +39,17 @@ __all__ = [
     "order",
     "part_of",
     "read",
+    "rows",
     "stage",
     "swapped",
+    "within",
 ]
 
 
 Multiply: TypeAlias = Callable[[Any, Any, int], Any]
+
+# Channels from the one to before the other.
+Channels: TypeAlias = tuple[Any, Any]
 
 
 @narrow
@@ -157,7 +163,7 @@ def _convolve(
     else:
         stage(x, window, image, plan)
     for phase in plan.rows.phases:
-        _rows(phase, w, y, image, results, plan, multiply)
+        rows(phase, w, y, image, results, plan, multiply)
 
 
 # --- the padded images ----------------------------------------------------------------------------
@@ -176,10 +182,18 @@ def clear(window: Any, image: Any) -> None:
     repeat(span, row)
 
 
-def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) -> None:
+def stage(
+    x: Any,
+    window: Any,
+    image: Any,
+    plan: Plan,
+    used: int | None = None,
+    kept: Channels | None = None,
+) -> None:
     """Write each row of x to where it lies in the padded images, from each of the starts on.
 
-    ``used`` are the columns that outputs are wanted for, others stay zero; all if None.
+    ``used`` are the columns that outputs are wanted for, others stay zero; all if None. ``kept``
+    are the channels that do not become zero; all if None.
     """
     rows, columns = plan.rows, plan.columns
 
@@ -191,6 +205,8 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
                 count = min(columns.size, LANES) if plan.across[0] else columns.size
                 count = min(count, columns.size - at)
                 part = part_of(x, n, r, at, count, lanes, plan.across[0])
+                if kept is not None:
+                    part = jnp.where(within(part.shape, 1, kept, lanes.start), part, 0)
                 window[columns.lo + at : columns.lo + at + count, filled] = part
             for i, starts in enumerate(plan.starts):
                 reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
@@ -205,6 +221,12 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
                 image.at[i][to] = part[None, None]
 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+
+
+def within(shape: Sequence[int], axis: int, kept: Channels, start: int = 0) -> Any:
+    """Where the channels along an axis, the first of which is ``start``, are kept."""
+    channel = lax.broadcasted_iota(jnp.int32, shape, axis) + start
+    return (channel >= kept[0]) & (channel < kept[1])
 
 
 def _lanes(lanes: slice, times: int) -> slice:
@@ -224,10 +246,20 @@ def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: b
 # --- products -------------------------------------------------------------------------------------
 
 
-def _rows(
-    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, multiply: Multiply
+def rows(
+    phase: Phase,
+    w: Any,
+    y: Any,
+    image: Any,
+    results: Any,
+    plan: Plan,
+    multiply: Multiply,
+    kept: Channels | None = None,
 ) -> None:
-    """The outputs of a phase of rows, some images, rows and columns a time."""
+    """The outputs of a phase of rows, some images, rows and columns a time.
+
+    ``kept`` are the outputs that are written; all if None.
+    """
     images, height, width = plan.chunk
     step = plan.columns.step
 
@@ -245,7 +277,11 @@ def _rows(
                 row = lax.transpose(row, (0, 2, 1))
             columns = pl.ds(q * step, width * step)
             to = order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
-            y[to] = row[:, None].astype(y.dtype)
+            row = row[:, None]
+            if kept is not None:
+                written = within(row.shape, 2 if plan.across[1] else 3, kept)
+                row = jnp.where(written, row, y[to].astype(jnp.float32))
+            y[to] = row.astype(y.dtype)
 
     def strip(n: Any, r: Any, high: int) -> None:
         repeat(plan.pitch // width, lambda i: block(n, r, high, i * width))

@@ -1,0 +1,151 @@
+"""How the kernel for a TPU cuts a convolution of groups of several channels into blocks.
+
+    y[n, p, q, (g, o)] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] w[a, b, i, (g, o)]
+
+A block is some groups together, about 128 channels of them, whose kernel is zero between one group
+and another; of that it is a dense convolution. A block of channels is a multiple of 128 of them, or
+all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+from jaxdil._pallas import plan_dense
+from jaxdil._pallas.axes import up
+from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._problem import Problem
+
+__all__ = ["Plan", "plan_of", "plans", "reason", "together"]
+
+# Channels of a block at the most, of input or output.
+WIDEST = 512
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One convolution of groups, and its blocks."""
+
+    dense: plan_dense.Plan
+    """The convolution of the groups of a block, with zeros between them."""
+    blocks: int
+    together: int
+    """Groups of a block."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Blocks of groups, and of images."""
+        return self.blocks, self.dense.batch // self.dense.images
+
+    @property
+    def compact(self) -> tuple[int, int, int]:
+        """The kernel of a block as it is given: of each tap the channels of one group, and all."""
+        return math.prod(self.dense.kernel), self.wide[1] // self.together, self.wide[2]
+
+    @property
+    def wide(self) -> tuple[int, int, int]:
+        """The kernel of a block, with zeros between groups."""
+        dense = self.dense
+        pair = dense.channels, dense.wide
+        return math.prod(dense.kernel), *(pair[::-1] if dense.outer_first else pair)
+
+    @property
+    def copies(self) -> tuple[int, int, int]:
+        """Blocks of x, w and y that are on the chip: two of each, one being copied, if several."""
+        blocks, images = self.steps
+        return 1 + (blocks * images > 1), 1 + (blocks > 1), 1 + (blocks * images > 1)
+
+    @property
+    def copied(self) -> tuple[int, int, int]:
+        """Bytes of a block of x, of w and of y, as they lie in tiles."""
+        x, _, y = self.dense.copied
+        return x, self._kernel(self.compact), y
+
+    @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        blocks, images = self.steps
+        x, w, y = self.copied
+        return blocks * (images * (x + y) + w)
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip."""
+        dense = self.dense
+        work = dense.memory - sum(n * of for n, of in zip(dense.copies, dense.copied, strict=True))
+        work += self._kernel(self.wide)
+        return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
+
+    @property
+    def products(self) -> int:
+        """Products of 8 rows by 128 channels by 128 that are written out."""
+        return self.dense.products
+
+    def _kernel(self, shape: tuple[int, int, int]) -> int:
+        taps, rows, lanes = shape
+        return taps * up(rows, 2 * SUBLANES) * up(lanes, LANES) * self.dense.itemsizes[1]
+
+
+def together(groups: int, inner: int, outer: int) -> int | None:
+    """Groups of a block: as few as fill registers, or None if none do."""
+    for count in range(1, groups + 1):
+        fills = (count * inner) % LANES == (count * outer) % LANES == 0
+        if groups % count == 0 and (fills or count == groups):
+            return count if count * max(inner, outer) <= WIDEST else None
+    return None
+
+
+def plan_of(problem: Problem) -> Plan | None:
+    """The plan of a convolution of groups along one or two axes, or None if none fits."""
+    return _plan_of(problem, turned=problem.turned)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
+    # Problems are the same whether their kernels are turned or not; plans are not.
+    problem = problem.replace(turned=turned)
+    most = plan_dense.MOST_PRODUCTS
+    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= most)
+    return next(fitting, None)
+
+
+def plans(problem: Problem) -> list[Plan]:
+    """Ways to cut it into blocks, the best first."""
+    groups = problem.groups
+    inner, outer = problem.group_channels, problem.out_channels // groups
+    count = together(groups, inner, outer)
+    if count is None:
+        return []
+    block = problem.replace(channels=count * inner, out_channels=count * outer, groups=1)
+    first = problem.channels_first
+    # The columns lie in the lanes or not by all channels.
+    across = (
+        is_turned(problem.size[-1], problem.channels, channels_first=first),
+        is_turned(problem.positions[-1], problem.out_channels, channels_first=first),
+    )
+    return [
+        Plan(
+            dataclasses.replace(dense, outer_first=problem.turned, across=across),
+            groups // count,
+            count,
+        )
+        for dense in plan_dense.plans(block)
+        if dense.wide == block.out_channels
+    ]
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernel cannot serve a convolution of groups along one or two axes, or None."""
+    if (why := plan_dense.of_numbers(problem)) is not None:
+        return why
+    if problem.is_window:
+        return "a window larger than the output"
+    ways = plans(problem)
+    if not ways:
+        return f"no groups of up to {WIDEST} channels together fill registers of {LANES}"
+    if not ways[0].dense.starts:
+        return "no tap meets a sample"
+    return None if plan_of(problem) is not None else plan_dense.too_large(ways)
