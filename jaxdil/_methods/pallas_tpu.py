@@ -18,7 +18,15 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient, plan_groups
+from jaxdil._pallas import (
+    plan_1d,
+    plan_2d,
+    plan_3d,
+    plan_dense,
+    plan_dense_gradient,
+    plan_groups,
+    plan_groups_gradient,
+)
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "dense", "dense_gradient", "supports"]
@@ -36,7 +44,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
     elif _is_grouped(problem):
-        plan = plan_groups
+        plan = plan_groups_gradient if problem.batch_groups > 1 else plan_groups
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
@@ -48,7 +56,7 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     if _is_dense(problem):
         kernel = dense_gradient if _is_gradient(problem) else dense
     elif _is_grouped(problem):
-        kernel = grouped
+        kernel = grouped_gradient if problem.batch_groups > 1 else grouped
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
 
 
@@ -58,9 +66,11 @@ def _is_dense(problem: Problem) -> bool:
 
 
 def _is_grouped(problem: Problem) -> bool:
-    """Whether it is groups of several channels, of rows or images."""
-    inner, outer = problem.group_channels, problem.out_channels // problem.groups
-    return problem.rank in (1, 2) and problem.groups > 1 and max(inner, outer) > 1
+    """Whether it is groups of several channels, or their kernel gradient, of rows or images."""
+    groups = max(problem.groups, problem.batch_groups)
+    split = problem.batch // groups if problem.batch_groups > 1 else problem.group_channels
+    widest = max(split, problem.out_channels // groups)
+    return problem.rank in (1, 2) and groups > 1 and widest > 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -128,6 +138,24 @@ def grouped(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> 
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
     )
     return y.reshape(problem.y_shape)
+
+
+def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """The kernel gradient of a convolution of groups of several channels."""
+    from jaxdil._pallas import tpu_groups_gradient
+
+    plan = plan_groups_gradient.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    # (G I, *S, N) and (*P, N, G O) as image and cotangent lie in memory.
+    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    g = transpose(w, (rank, *range(rank), rank + 1))
+    if rank == 1:
+        x, g = x[:, None], g[:, None]
+    gradient = tpu_groups_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    return transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

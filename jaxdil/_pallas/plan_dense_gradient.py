@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "plans", "reason"]
+__all__ = ["Plan", "of_windows", "plan_of", "plans", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -162,11 +162,16 @@ def plan_of(problem: Problem) -> Plan | None:
     return next(fitting, None)
 
 
-def plans(problem: Problem) -> list[Plan]:
-    """Ways to cut it into blocks, the best first."""
+def plans(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
+    """Ways to cut it into blocks, the best first.
+
+    Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
+    place; if None, that of fewer channels stays.
+    """
     plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
-    # Where either would do, that of fewer channels stays.
-    exchanged = max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+    if exchanged is None:
+        exchanged = problem.batch < problem.out_channels
+    exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(
@@ -220,13 +225,19 @@ def plans(problem: Problem) -> list[Plan]:
 
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
+    if (why := of_windows(problem)) is not None:
+        return why
+    ways = plans(problem)
+    if not ways[0].meeting:
+        return "no tap meets a sample"
+    return None if plan_of(problem) is not None else plan_dense.too_large(ways)
+
+
+def of_windows(problem: Problem) -> str | None:
+    """Why the kernel takes no numbers or windows such as a problem's, or None."""
     if (why := plan_dense.of_numbers(problem)) is not None:
         return why
     apart = max(problem.input_dilation) > 1
     if apart and max(*problem.dilation, *problem.stride) > 1:
         return "a kernel gradient with the input dilated, and a stride or a dilation"
-    ways = plans(problem)
-    image = ways[0].image
-    if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
-        return "no tap meets a sample"
-    return None if plan_of(problem) is not None else plan_dense.too_large(ways)
+    return None

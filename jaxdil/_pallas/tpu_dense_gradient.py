@@ -11,6 +11,7 @@ its positions in the lanes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ from jaxdil._pallas.tpu_dense import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["kernel_gradient"]
+__all__ = ["correlate", "kernel_gradient", "scratch_of"]
 
 
 @narrow
@@ -58,17 +59,9 @@ def kernel_gradient(
     block = order(image.images, image.rows.size, image.columns_given, image.channels, across)
     other = order(image.images, *image.outputs, plan.wide, beside)
     pair = (plan.still, image.channels)[:: -1 if plan.turned else 1]
-    scratch = [
-        pltpu.VMEM(image.window, jnp.float32),
-        pltpu.VMEM(plan.padded, x.dtype if image.packed else jnp.float32),
-        pltpu.VMEM((plan.positions, LANES), jnp.float32),
-        pltpu.VMEM((plan.wide, plan.positions), x.dtype),
-    ]
-    if not plan.alone:
-        scratch.append(pltpu.VMEM((taps, plan.wide, image.channels), jnp.float32))
     held = [pl.Buffered(count) for count in plan.copies]
     dw = pl.pallas_call(
-        functools.partial(_correlate, plan=plan, multiply=multiplied(precision, interpret)),
+        functools.partial(correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.steps,
         in_specs=[
             pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0), pipeline_mode=held[0]),  # noqa: ARG005
@@ -80,7 +73,7 @@ def kernel_gradient(
             pipeline_mode=held[2],
         ),
         out_shape=like(x, (taps, *pair), dtype),
-        scratch_shapes=scratch,
+        scratch_shapes=scratch_of(plan, x.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_dense_kernel_gradient",
@@ -100,7 +93,22 @@ def _cost(plan: Plan) -> pl.CostEstimate:
     )
 
 
-def _correlate(
+def scratch_of(plan: Plan, dtype: Any) -> list[Any]:
+    """The memory that `correlate` works in."""
+    image = plan.image
+    scratch = [
+        pltpu.VMEM(image.window, jnp.float32),
+        pltpu.VMEM(plan.padded, dtype if image.packed else jnp.float32),
+        pltpu.VMEM((plan.positions, LANES), jnp.float32),
+        pltpu.VMEM((plan.wide, plan.positions), dtype),
+    ]
+    if not plan.alone:
+        sums = plan.shape[0], plan.wide, image.channels
+        scratch.append(pltpu.VMEM(sums, jnp.float32))
+    return scratch
+
+
+def correlate(
     x: Any,
     g: Any,
     dw: Any,
@@ -111,7 +119,9 @@ def _correlate(
     *sums: Any,
     plan: Plan,
     multiply: Multiply,
+    kept: Callable[[Any], Any] = lambda total: total,
 ) -> None:
+    """A block of dw: ``kept`` of what each tap sums up to."""
     n = pl.program_id(1)
 
     @pl.when(n == 0)
@@ -126,7 +136,7 @@ def _correlate(
     images, height, width = plan.strip
 
     def store(tap: int, total: Any) -> None:
-        dw[tap] = (total.T if plan.turned else total).astype(dw.dtype)
+        dw[tap] = kept(total.T if plan.turned else total).astype(dw.dtype)
 
     if plan.alone:
         if plan.meeting < dw.shape[0]:

@@ -165,15 +165,18 @@ def _is_finite(x: Any, plan: Plan) -> Any:
     columns = slice(0, dense.columns.size)
     at = (slice(None), columns) if across else (columns, slice(None))
 
-    def row(i: Any, largest: Any) -> Any:
-        n, r = (0, i) if dense.images == 1 else (i // dense.rows.size, i % dense.rows.size)
+    def over(times: int, body: Any, value: Any) -> Any:
+        return lax.fori_loop(np.int32(0), np.int32(times), body, value) if times > 1 else body(0, value)
+
+    def row(n: Any, r: Any, largest: Any) -> Any:
         part = x[pl.ds(n, 1), pl.ds(r, 1), at[0], at[1]].astype(jnp.float32)[0, 0]
         # The bits of numbers without a sign are in the order of the numbers, NaN the last.
         bits = lax.bitcast_convert_type(part, jnp.int32) & 0x7FFFFFFF
         return jnp.maximum(largest, bits.max(0, keepdims=True))
 
+    def image(n: Any, largest: Any) -> Any:
+        return over(dense.rows.size, functools.partial(row, n), largest)
+
     lanes = dense.columns.size if across else dense.channels
-    largest = jnp.zeros((1, lanes), jnp.int32)
-    count = dense.images * dense.rows.size
-    largest = lax.fori_loop(np.int32(0), np.int32(count), row, largest)
+    largest = over(dense.images, image, jnp.zeros((1, lanes), jnp.int32))
     return largest.max() < _INFINITE

@@ -1,0 +1,121 @@
+"""How the kernel for a TPU cuts the kernel gradient of groups of several channels into blocks.
+
+    dw[a, b, i, (g, o)] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] y'[n, p, q, (g, o)]
+
+y' is the cotangent. A block is some groups together, as in `plan_groups`: of the products of all its
+channels with all others those of one and the same group are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+from jaxdil._pallas import plan_dense, plan_dense_gradient
+from jaxdil._pallas.axes import up
+from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._pallas.plan_groups import WIDEST, together
+from jaxdil._problem import Problem
+
+__all__ = ["Plan", "plan_of", "plans", "reason"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One kernel gradient of groups, and its blocks."""
+
+    dense: plan_dense_gradient.Plan
+    """The gradient of the groups of a block, with the products between them."""
+    blocks: int
+    together: int
+    """Groups of a block."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Blocks of groups, and of images."""
+        return self.blocks, self.dense.steps[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """A block of dw: of each tap the inputs of one group, and the outputs of all."""
+        taps, rows, lanes = self.dense.shape
+        return taps, rows // self.together, lanes
+
+    @property
+    def copies(self) -> tuple[int, int, int]:
+        """Blocks of each that are on the chip: two, one being copied, if several."""
+        blocks, images = self.steps
+        several = 1 + (blocks * images > 1)
+        return several, several, 1 + (blocks > 1)
+
+    @property
+    def copied(self) -> tuple[int, int, int]:
+        """Bytes of a block of the image that is read in places, of the other and of dw."""
+        taps, rows, lanes = self.shape
+        size = self.dense.image.itemsizes[2]
+        return *self.dense.copied[:2], taps * up(rows, SUBLANES) * up(lanes, LANES) * size
+
+    @property
+    def moved(self) -> int:
+        """Bytes copied to and from the memory of the chip."""
+        blocks, images = self.steps
+        read, stays, dw = self.copied
+        return blocks * (images * (read + stays) + dw)
+
+    @property
+    def memory(self) -> int:
+        """Bytes in the memory on the chip."""
+        dense = self.dense
+        work = dense.memory - sum(n * of for n, of in zip(dense.copies, dense.copied, strict=True))
+        # What is kept of a product.
+        work += math.prod(up(n, LANES) for n in dense.shape[1:]) * 4
+        return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
+
+    @property
+    def products(self) -> int:
+        """Products of 8 channels by 128 positions by 128 channels that are written out."""
+        return self.dense.products
+
+
+@functools.lru_cache(maxsize=1024)
+def plan_of(problem: Problem) -> Plan | None:
+    """The plan of a kernel gradient along one or two axes, or None if none fits."""
+    most = plan_dense_gradient.MOST_PRODUCTS
+    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= most)
+    return next(fitting, None)
+
+
+def plans(problem: Problem) -> list[Plan]:
+    """Ways to cut it into blocks, the best first."""
+    groups, rank = problem.batch_groups, problem.rank
+    inner, outer = problem.batch // groups, problem.out_channels // groups
+    count = together(groups, inner, outer)
+    if count is None:
+        return []
+    block = problem.replace(batch=count * inner, out_channels=count * outer, batch_groups=1)
+    # The columns lie in the lanes or not by all channels.
+    x = is_turned(problem.size[rank - 1], problem.batch)
+    g = is_turned(problem.kernel[rank - 1], problem.out_channels)
+    found = []
+    # With x turned, products come as dw has them.
+    for dense in plan_dense_gradient.plans(block, exchanged=True):
+        if dense.wide == dense.still:
+            across = (g, x) if dense.exchanged else (x, g)
+            image = dataclasses.replace(dense.image, across=across)
+            dense = dataclasses.replace(dense, image=image, outer_first=False)
+            found.append(Plan(dense, groups // count, count))
+    return found
+
+
+def reason(problem: Problem) -> str | None:
+    """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
+    if (why := plan_dense_gradient.of_windows(problem)) is not None:
+        return why
+    ways = plans(problem)
+    if not ways:
+        return f"no groups of up to {WIDEST} channels together fill registers of {LANES}"
+    if not ways[0].dense.meeting:
+        return "no tap meets a sample"
+    return None if plan_of(problem) is not None else plan_dense.too_large(ways)
