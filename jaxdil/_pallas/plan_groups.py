@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "plans", "reason", "together"]
+__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "tiles", "together"]
 
 # Channels of a block at the most, of input or output.
 WIDEST = 512
@@ -80,6 +80,12 @@ class Plan:
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
+    def tiles(self) -> list[tuple[slice, slice]]:
+        """The channels of input and of output which no products but with each other have."""
+        dense, count = self.dense, self.together
+        return tiles(count, dense.channels // count, dense.wide // count)
+
+    @property
     def products(self) -> int:
         """Products of 8 rows by 128 channels by 128 that are written out."""
         return self.dense.products
@@ -96,6 +102,16 @@ def together(groups: int, inner: int, outer: int) -> int | None:
         if groups % count == 0 and (fills or count == groups):
             return count if count * max(inner, outer) <= WIDEST else None
     return None
+
+
+def tiles(count: int, inner: int, outer: int) -> list[tuple[slice, slice]]:
+    """The channels of input and of output of a block which no products but with each other have.
+
+    These are 128 or a multiple of each, and what is left.
+    """
+    unit = math.lcm(*(LANES // math.gcd(LANES, n) for n in (inner, outer)))
+    cuts = [(at, min(at + unit, count)) for at in range(0, count, unit)]
+    return [(slice(a * inner, b * inner), slice(a * outer, b * outer)) for a, b in cuts]
 
 
 def plan_of(problem: Problem) -> Plan | None:

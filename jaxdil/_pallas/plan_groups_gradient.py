@@ -16,7 +16,7 @@ from jaxdil._pallas import plan_dense, plan_dense_gradient
 from jaxdil._pallas.axes import up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
-from jaxdil._pallas.plan_groups import WIDEST, together
+from jaxdil._pallas.plan_groups import WIDEST, tiles, together
 from jaxdil._problem import Problem
 
 __all__ = ["Plan", "plan_of", "plans", "reason"]
@@ -72,6 +72,12 @@ class Plan:
         # What is kept of a product.
         work += math.prod(up(n, LANES) for n in dense.shape[1:]) * 4
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
+
+    @property
+    def tiles(self) -> list[tuple[slice, slice]]:
+        """The channels of what stays and of what is read in places of which products are kept."""
+        dense, count = self.dense, self.together
+        return tiles(count, dense.wide // count, dense.image.channels // count)
 
     @property
     def products(self) -> int:

@@ -77,7 +77,7 @@ def convolution(
     held = [pl.Buffered(count) for count in plan.copies]
     channels = plan.blocks * dense.wide
     y = pl.pallas_call(
-        functools.partial(_convolve, plan=plan, multiply=multiplied(precision, interpret)),
+        functools.partial(_convolve, plan=plan, multiply=_tiled(precision, interpret, plan)),
         grid=plan.steps,
         in_specs=[
             pl.BlockSpec(x_block, lambda u, n: order(n, 0, 0, u, across_x), pipeline_mode=held[0]),
@@ -137,6 +137,22 @@ def _convolve(
         compute((first * inner, last * inner), (first * outer, last * outer))
 
     lax.fori_loop(np.int32(0), jnp.where(finite, np.int32(1), np.int32(plan.together)), part, None)
+
+
+def _tiled(precision: Any, interpret: Any, plan: Plan) -> Multiply:
+    """The product of samples and a kernel, without registers that are all zeros."""
+    multiply = multiplied(precision, interpret)
+    if len(plan.tiles) == 1:
+        return multiply
+
+    def tiled(a: Any, b: Any, inner: int) -> Any:
+        terms = []
+        for x, y in plan.tiles:
+            kernel = b[y, x] if inner else b[x, y]
+            terms.append(multiply(a[:, x], kernel, inner))
+        return lax.concatenate(terms, 1)
+
+    return tiled
 
 
 def widen(w: Any, wide: Any, together: int) -> None:

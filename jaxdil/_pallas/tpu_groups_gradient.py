@@ -13,12 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups_gradient import Plan
-from jaxdil._pallas.tpu_dense import multiplied, order, swapped, within
+from jaxdil._pallas.tpu_dense import Multiply, multiplied, order, swapped, within
 from jaxdil._pallas.tpu_dense_gradient import correlate, scratch_of
 from jaxdil._pallas.varying import like
 
@@ -47,7 +48,7 @@ def kernel_gradient(
         functools.partial(
             correlate,
             plan=dense,
-            multiply=multiplied(precision, interpret),
+            multiply=_tiled(precision, interpret, plan),
             kept=functools.partial(_kept, together=plan.together),
         ),
         grid=plan.steps,
@@ -76,6 +77,23 @@ def _cost(plan: Plan) -> pl.CostEstimate:
     taps, rows, lanes = plan.shape
     products = positions * taps * rows * lanes * plan.blocks
     return pl.CostEstimate(flops=2 * products, bytes_accessed=plan.moved, transcendentals=0)
+
+
+def _tiled(precision: Any, interpret: Any, plan: Plan) -> Multiply:
+    """The products of channels that are kept, and zeros for others."""
+    multiply = multiplied(precision, interpret)
+    tiles = plan.tiles
+    if len(tiles) == 1:
+        return multiply
+
+    def tiled(a: Any, b: Any, inner: int) -> Any:
+        rows = []
+        for still, moving in tiles:
+            term = multiply(a[still], b[:, moving], inner)
+            rows.append(jnp.pad(term, [(0, 0), (moving.start, b.shape[1] - moving.stop)]))
+        return lax.concatenate(rows, 0)
+
+    return tiled
 
 
 def _kept(total: Any, together: int) -> Any:
