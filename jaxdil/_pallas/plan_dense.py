@@ -73,6 +73,13 @@ class Plan:
     """Outputs in a block."""
     even: bool = False
     """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
+    abreast: int = 1
+    """Images that lie in the sublanes, each as many images of the batch: one column is theirs."""
+
+    @property
+    def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
+        """How x and y lie in memory."""
+        return (self.across[0], self.abreast), (self.across[1], self.abreast)
 
     @property
     def steps(self) -> tuple[int, int]:

@@ -16,10 +16,10 @@ import math
 from jaxdil._pallas import plan_dense
 from jaxdil._pallas.axes import up
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "tiles", "together"]
+__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "abreast", "in_turn", "joined", "tiles"]
 
 # Channels of a block at the most, of input or output.
 WIDEST = 512
@@ -95,7 +95,7 @@ class Plan:
         return taps * up(rows, 2 * SUBLANES) * up(lanes, LANES) * self.dense.itemsizes[1]
 
 
-def together(groups: int, inner: int, outer: int) -> int | None:
+def joined(groups: int, inner: int, outer: int) -> int | None:
     """Groups of a block: as few as fill registers, or None if none do."""
     for count in range(1, groups + 1):
         fills = (count * inner) % LANES == (count * outer) % LANES == 0
@@ -132,7 +132,7 @@ def plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     groups = problem.groups
     inner, outer = problem.group_channels, problem.out_channels // groups
-    count = together(groups, inner, outer)
+    count = joined(groups, inner, outer)
     if count is None:
         return []
     block = problem.replace(channels=count * inner, out_channels=count * outer, groups=1)
@@ -142,15 +142,35 @@ def plans(problem: Problem) -> list[Plan]:
         is_turned(problem.size[-1], problem.channels, channels_first=first),
         is_turned(problem.positions[-1], problem.out_channels, channels_first=first),
     )
+    images = abreast(problem, across)
     return [
         Plan(
-            dataclasses.replace(dense, outer_first=problem.turned, across=across),
+            dataclasses.replace(dense, outer_first=problem.turned, across=across, abreast=images),
             groups // count,
             count,
         )
-        for dense in plan_dense.plans(block)
+        for dense in plan_dense.plans(in_turn(block, images))
         if dense.wide == block.out_channels
     ]
+
+
+def abreast(problem: Problem, across: tuple[bool, bool]) -> int:
+    """How many images lie in the sublanes in memory, in x as in y, else 1."""
+    if any(across) or problem.stride[-1] > 1 or problem.input_dilation[-1] > 1:
+        return 1
+    images = {together(problem.batch, size) for size in (problem.size[-1], problem.positions[-1])}
+    return max(images.pop(), 1) if len(images) == 1 else 1
+
+
+def in_turn(problem: Problem, images: int) -> Problem:
+    """Some images as one whose columns are theirs in turn."""
+    lo, hi = problem.padding[-1]
+    return problem.replace(
+        batch=problem.batch // images,
+        size=(*problem.size[:-1], problem.size[-1] * images),
+        padding=(*problem.padding[:-1], (lo * images, hi * images)),
+        dilation=(*problem.dilation[:-1], problem.dilation[-1] * images),
+    )
 
 
 def reason(problem: Problem) -> str | None:

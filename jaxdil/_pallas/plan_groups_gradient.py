@@ -16,7 +16,7 @@ from jaxdil._pallas import plan_dense, plan_dense_gradient
 from jaxdil._pallas.axes import up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
-from jaxdil._pallas.plan_groups import WIDEST, tiles, together
+from jaxdil._pallas.plan_groups import WIDEST, joined, tiles
 from jaxdil._problem import Problem
 
 __all__ = ["Plan", "plan_of", "plans", "reason"]
@@ -97,7 +97,7 @@ def plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     groups, rank = problem.batch_groups, problem.rank
     inner, outer = problem.batch // groups, problem.out_channels // groups
-    count = together(groups, inner, outer)
+    count = joined(groups, inner, outer)
     if count is None:
         return []
     block = problem.replace(batch=count * inner, out_channels=count * outer, batch_groups=1)

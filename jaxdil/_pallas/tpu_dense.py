@@ -23,8 +23,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._layout import transpose
 from jaxdil._pallas.axes import Phase, Tap
+from jaxdil._pallas.lying import order, parts_of, swapped, write
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_dense import LANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
@@ -36,12 +36,9 @@ __all__ = [
     "clear",
     "convolution",
     "multiplied",
-    "order",
-    "part_of",
     "read",
     "rows",
     "stage",
-    "swapped",
     "within",
 ]
 
@@ -113,16 +110,6 @@ def convolution(
         interpret=interpret,
     )(swapped(x, across_x), w)
     return swapped(y, across_y)
-
-
-def order(n: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
-    """Something of each axis in the order in memory."""
-    return (n, h, c, w) if across else (n, h, w, c)
-
-
-def swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
-    """(N, H, W, C) in the order in memory, or back."""
-    return transpose(x, (0, 1, 3, 2)) if across else x
 
 
 def multiplied(precision: Any, interpret: Any) -> Multiply:
@@ -201,13 +188,11 @@ def stage(
         for first in range(0, plan.channels, LANES):
             lanes = slice(first, min(first + LANES, plan.channels))
             filled = slice(0, lanes.stop - first)
-            for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
-                count = min(columns.size, LANES) if plan.across[0] else columns.size
-                count = min(count, columns.size - at)
-                part = part_of(x, n, r, at, count, lanes, plan.across[0])
+            for at, part in parts_of(x, n, r, columns.size, lanes, plan.lies[0]):
                 if kept is not None:
                     part = jnp.where(within(part.shape, 1, kept, lanes.start), part, 0)
-                window[columns.lo + at : columns.lo + at + count, filled] = part
+                first = columns.lo + at
+                window[first : first + part.shape[0], filled] = part
             for i, starts in enumerate(plan.starts):
                 reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
                 part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
@@ -234,15 +219,6 @@ def _lanes(lanes: slice, times: int) -> slice:
     return slice(lanes.start, lanes.start + times * (lanes.stop - lanes.start))
 
 
-def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
-    """Some columns of some channels of a row, in single precision."""
-    one = pl.ds(n, 1), pl.ds(r, 1)
-    if not across:
-        return x[(*one, slice(at, at + count), lanes)].astype(jnp.float32)[0, 0]
-    square = x[(*one, lanes, slice(at, at + LANES))].astype(jnp.float32)
-    return square[0, 0].T[:count]
-
-
 # --- products -------------------------------------------------------------------------------------
 
 
@@ -262,6 +238,7 @@ def rows(
     """
     images, height, width = plan.chunk
     step = plan.columns.step
+    written = None if kept is None else functools.partial(within, kept=kept)
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         total: Any = None
@@ -272,16 +249,8 @@ def rows(
                 _put(total, results[0], high, pl.ds(side.phase, width, step))
         for i in range(high):
             row = _ordered(results[0], i, plan) if results else total[:, i]
-            at = pl.ds((r + i) * plan.rows.step + phase.phase, 1)
-            if plan.across[1]:
-                row = lax.transpose(row, (0, 2, 1))
-            columns = pl.ds(q * step, width * step)
-            to = order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
-            row = row[:, None]
-            if kept is not None:
-                written = within(row.shape, 2 if plan.across[1] else 3, kept)
-                row = jnp.where(written, row, y[to].astype(jnp.float32))
-            y[to] = row.astype(y.dtype)
+            at = n, (r + i) * plan.rows.step + phase.phase, q * step
+            write(y, row, at, plan.lies[1], written)
 
     def strip(n: Any, r: Any, high: int) -> None:
         repeat(plan.pitch // width, lambda i: block(n, r, high, i * width))

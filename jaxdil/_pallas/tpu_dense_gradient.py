@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.lying import order, parts_of, swapped
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
@@ -27,11 +28,8 @@ from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
     multiplied,
-    order,
-    part_of,
     read,
     stage,
-    swapped,
 )
 from jaxdil._pallas.varying import like
 
@@ -173,12 +171,9 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
         lanes = slice(first, min(first + LANES, plan.wide))
 
         def row(n: Any, r: Any, lanes: slice = lanes) -> None:
-            across = image.across[1]
-            for at in range(0, count, LANES if across else count):
-                some = min(count - at, LANES if across else count)
-                part = part_of(g, n, r, at, some, lanes, across)
+            for at, part in parts_of(g, n, r, count, lanes, image.lies[1]):
                 start = (n * plan.height + r) * image.pitch + at
-                lying[pl.ds(start, some), : lanes.stop - lanes.start] = part
+                lying[pl.ds(start, part.shape[0]), : lanes.stop - lanes.start] = part
 
         def rows(n: Any, row: Any = row) -> None:
             repeat(image.positions[0], functools.partial(row, n))

@@ -23,6 +23,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.lying import all_of, arranged, back
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups import Plan
 from jaxdil._pallas.tpu_2d import repeat, split
@@ -30,10 +31,8 @@ from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
     multiplied,
-    order,
     rows,
     stage,
-    swapped,
     within,
 )
 from jaxdil._pallas.varying import like
@@ -63,7 +62,7 @@ def convolution(
     outputs of a group before the inputs of all, (K, L, O / G, C).
     """
     dense = plan.dense
-    across_x, across_y = dense.across
+    x_lies, y_lies = dense.lies
     taps, *pair = plan.compact
     scratch = [
         pltpu.VMEM(dense.window, jnp.float32),
@@ -72,28 +71,33 @@ def convolution(
     ]
     if dense.result is not None:
         scratch.append(pltpu.VMEM(dense.result, jnp.float32))
-    x_block = order(dense.images, dense.rows.size, dense.columns_given, dense.channels, across_x)
-    y_block = order(dense.images, *dense.outputs, dense.wide, across_y)
+    images = dense.images * dense.abreast
+    x_block = arranged(
+        images, dense.rows.size, dense.columns_given // dense.abreast, dense.channels, x_lies
+    )
+    height, width = dense.outputs
+    y_block = arranged(images, height, width // dense.abreast, dense.wide, y_lies)
+    y_shape = dense.batch * dense.abreast, dense.positions[0], dense.positions[1] // dense.abreast
     held = [pl.Buffered(count) for count in plan.copies]
     channels = plan.blocks * dense.wide
     y = pl.pallas_call(
         functools.partial(_convolve, plan=plan, multiply=_tiled(precision, interpret, plan)),
         grid=plan.steps,
         in_specs=[
-            pl.BlockSpec(x_block, lambda u, n: order(n, 0, 0, u, across_x), pipeline_mode=held[0]),
+            pl.BlockSpec(x_block, lambda u, n: arranged(n, 0, 0, u, x_lies), pipeline_mode=held[0]),
             pl.BlockSpec((taps, *pair), lambda u, n: (0, 0, u), pipeline_mode=held[1]),  # noqa: ARG005
         ],
         out_specs=pl.BlockSpec(
-            y_block, lambda u, n: order(n, 0, 0, u, across_y), pipeline_mode=held[2]
+            y_block, lambda u, n: arranged(n, 0, 0, u, y_lies), pipeline_mode=held[2]
         ),
-        out_shape=like(x, order(dense.batch, *dense.positions, channels, across_y), dtype),
+        out_shape=like(x, arranged(*y_shape, channels, y_lies), dtype),
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_groups",
         interpret=interpret,
-    )(swapped(x, across_x), w.reshape(taps, *w.shape[2:]))
-    return swapped(y, across_y)
+    )(back(x, x_lies, away=True), w.reshape(taps, *w.shape[2:]))
+    return back(y, y_lies)
 
 
 def _cost(plan: Plan) -> pl.CostEstimate:
@@ -177,22 +181,20 @@ def widen(w: Any, wide: Any, together: int) -> None:
 def _is_finite(x: Any, plan: Plan) -> Any:
     """Whether all samples of a block are finite, also if they are rounded to half precision."""
     dense = plan.dense
-    across = dense.across[0]
-    columns = slice(0, dense.columns.size)
-    at = (slice(None), columns) if across else (columns, slice(None))
 
     def over(times: int, body: Any, value: Any) -> Any:
         return lax.fori_loop(np.int32(0), np.int32(times), body, value) if times > 1 else body(0, value)
 
     def row(n: Any, r: Any, largest: Any) -> Any:
-        part = x[pl.ds(n, 1), pl.ds(r, 1), at[0], at[1]].astype(jnp.float32)[0, 0]
         # The bits of numbers without a sign are in the order of the numbers, NaN the last.
+        part = all_of(x, n, r, dense.columns.size, dense.lies[0])
         bits = lax.bitcast_convert_type(part, jnp.int32) & 0x7FFFFFFF
-        return jnp.maximum(largest, bits.max(0, keepdims=True))
+        return jnp.maximum(largest, bits.max(0))
 
     def image(n: Any, largest: Any) -> Any:
         return over(dense.rows.size, functools.partial(row, n), largest)
 
+    across, abreast = dense.lies[0]
     lanes = dense.columns.size if across else dense.channels
-    largest = over(dense.images, image, jnp.zeros((1, lanes), jnp.int32))
+    largest = over(dense.images, image, jnp.zeros((abreast, lanes), jnp.int32))
     return largest.max() < _INFINITE
