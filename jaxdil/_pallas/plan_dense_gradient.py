@@ -168,9 +168,9 @@ def plans(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
     Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
     place; if None, that of fewer channels stays.
     """
-    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
+    plain = max(*problem.input_dilation, *problem.dilation) == 1
     if exchanged is None:
-        exchanged = problem.batch < problem.out_channels
+        exchanged = max(problem.stride) == 1 and problem.batch < problem.out_channels
     exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
@@ -185,7 +185,9 @@ def plans(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
         strict=True,
     )
     axes = [
-        axis_of(p, k, n, a, 1, 1, k - 1 - lo, 1) if exchanged else axis_of(n, k, p, s, d, 1, lo, 1)
+        axis_of(p, k, n, a, d, 1, d * (k - 1) - lo, 1)
+        if exchanged
+        else axis_of(n, k, p, s, d, 1, lo, 1)
         for n, p, k, d, s, a, (lo, _) in sizes
     ]
     x, g = (problem.batch, given.size), (problem.out_channels, given.kernel)

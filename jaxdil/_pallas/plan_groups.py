@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "abreast", "in_turn", "joined", "tiles"]
+__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "joined", "tiles"]
 
 # Channels of a block at the most, of input or output.
 WIDEST = 512
@@ -142,19 +142,19 @@ def plans(problem: Problem) -> list[Plan]:
         is_turned(problem.size[-1], problem.channels, channels_first=first),
         is_turned(problem.positions[-1], problem.out_channels, channels_first=first),
     )
-    images = abreast(problem, across)
+    images = _abreast(problem, across)
     return [
         Plan(
             dataclasses.replace(dense, outer_first=problem.turned, across=across, abreast=images),
             groups // count,
             count,
         )
-        for dense in plan_dense.plans(in_turn(block, images))
+        for dense in plan_dense.plans(_in_turn(block, images))
         if dense.wide == block.out_channels
     ]
 
 
-def abreast(problem: Problem, across: tuple[bool, bool]) -> int:
+def _abreast(problem: Problem, across: tuple[bool, bool]) -> int:
     """How many images lie in the sublanes in memory, in x as in y, else 1."""
     if any(across) or problem.stride[-1] > 1 or problem.input_dilation[-1] > 1:
         return 1
@@ -162,7 +162,7 @@ def abreast(problem: Problem, across: tuple[bool, bool]) -> int:
     return max(images.pop(), 1) if len(images) == 1 else 1
 
 
-def in_turn(problem: Problem, images: int) -> Problem:
+def _in_turn(problem: Problem, images: int) -> Problem:
     """Some images as one whose columns are theirs in turn."""
     lo, hi = problem.padding[-1]
     return problem.replace(

@@ -15,7 +15,7 @@ import math
 from jaxdil._pallas import plan_dense, plan_dense_gradient
 from jaxdil._pallas.axes import up
 from jaxdil._pallas.plan_1d import is_turned
-from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
+from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._pallas.plan_groups import WIDEST, joined, tiles
 from jaxdil._problem import Problem
 
@@ -95,24 +95,45 @@ def plan_of(problem: Problem) -> Plan | None:
 
 def plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
-    groups, rank = problem.batch_groups, problem.rank
+    groups = problem.batch_groups
     inner, outer = problem.batch // groups, problem.out_channels // groups
     count = joined(groups, inner, outer)
     if count is None:
         return []
     block = problem.replace(batch=count * inner, out_channels=count * outer, batch_groups=1)
     # The columns lie in the lanes or not by all channels.
-    x = is_turned(problem.size[rank - 1], problem.batch)
-    g = is_turned(problem.kernel[rank - 1], problem.out_channels)
+    x = is_turned(problem.size[-1], problem.batch)
+    g = is_turned(problem.kernel[-1], problem.out_channels)
+    images = _abreast(problem, (x, g))
     found = []
     # With x turned, products come as dw has them.
-    for dense in plan_dense_gradient.plans(block, exchanged=True):
+    for dense in plan_dense_gradient.plans(_in_turn(block, images), exchanged=True):
         if dense.wide == dense.still:
             across = (g, x) if dense.exchanged else (x, g)
-            image = dataclasses.replace(dense.image, across=across)
+            image = dataclasses.replace(dense.image, across=across, abreast=images)
             dense = dataclasses.replace(dense, image=image, outer_first=False)
             found.append(Plan(dense, groups // count, count))
     return found
+
+
+def _abreast(problem: Problem, across: tuple[bool, bool]) -> int:
+    """How many images lie in the sublanes in memory, in x as in the cotangent, else 1."""
+    if any(across) or problem.dilation[-1] > 1 or problem.input_dilation[-1] > 1:
+        return 1
+    images = {together(problem.channels, size) for size in (problem.size[-1], problem.kernel[-1])}
+    return max(images.pop(), 1) if len(images) == 1 else 1
+
+
+def _in_turn(problem: Problem, images: int) -> Problem:
+    """Some images as one whose columns are theirs in turn."""
+    lo, hi = problem.padding[-1]
+    return problem.replace(
+        channels=problem.channels // images,
+        size=(*problem.size[:-1], problem.size[-1] * images),
+        kernel=(*problem.kernel[:-1], problem.kernel[-1] * images),
+        padding=(*problem.padding[:-1], (lo * images, hi * images)),
+        stride=(*problem.stride[:-1], problem.stride[-1] * images),
+    )
 
 
 def reason(problem: Problem) -> str | None:

@@ -17,9 +17,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.lying import arranged, back
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups_gradient import Plan
-from jaxdil._pallas.tpu_dense import Multiply, multiplied, order, swapped, within
+from jaxdil._pallas.tpu_dense import Multiply, multiplied, within
 from jaxdil._pallas.tpu_dense_gradient import correlate, scratch_of
 from jaxdil._pallas.varying import like
 
@@ -39,10 +40,13 @@ def kernel_gradient(
     """(K, L, I, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O)."""
     dense, image = plan.dense, plan.dense.image
     moving, still = (g, x) if dense.exchanged else (x, g)
-    across, beside = image.across
+    lies, beside = image.lies
     taps, rows, lanes = plan.shape
-    block = order(image.images, image.rows.size, image.columns_given, image.channels, across)
-    other = order(image.images, *image.outputs, dense.wide, beside)
+    images = image.images * image.abreast
+    columns = image.columns_given // image.abreast
+    block = arranged(images, image.rows.size, columns, image.channels, lies)
+    height, width = image.outputs
+    other = arranged(images, height, width // image.abreast, dense.wide, beside)
     held = [pl.Buffered(count) for count in plan.copies]
     dw = pl.pallas_call(
         functools.partial(
@@ -53,8 +57,8 @@ def kernel_gradient(
         ),
         grid=plan.steps,
         in_specs=[
-            pl.BlockSpec(block, lambda u, n: order(n, 0, 0, u, across), pipeline_mode=held[0]),
-            pl.BlockSpec(other, lambda u, n: order(n, 0, 0, u, beside), pipeline_mode=held[1]),
+            pl.BlockSpec(block, lambda u, n: arranged(n, 0, 0, u, lies), pipeline_mode=held[0]),
+            pl.BlockSpec(other, lambda u, n: arranged(n, 0, 0, u, beside), pipeline_mode=held[1]),
         ],
         out_specs=pl.BlockSpec(
             (taps, rows, lanes),
@@ -67,7 +71,7 @@ def kernel_gradient(
         cost_estimate=_cost(plan),
         name="jaxdil_groups_kernel_gradient",
         interpret=interpret,
-    )(swapped(moving, across), swapped(still, beside))
+    )(back(moving, lies, away=True), back(still, beside, away=True))
     return dw.reshape(*image.kernel, rows, lanes * plan.blocks)
 
 
