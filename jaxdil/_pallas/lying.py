@@ -53,8 +53,7 @@ def all_of(x: Any, n: Any, r: Any, count: int, lies: Lies) -> Any:
         row = x[pl.ds(r, 1), slice(0, count // abreast), pl.ds(n * abreast, abreast)]
         return row.astype(jnp.float32)[0]
     columns = (slice(None), slice(0, count)) if across else (slice(0, count), slice(None))
-    row = x[(pl.ds(n, 1), pl.ds(r, 1), *columns)].astype(jnp.float32)[0, 0]
-    return row.reshape(row.shape[0], 1, row.shape[1])
+    return x[(pl.ds(n, 1), pl.ds(r, 1), *columns)].astype(jnp.float32)[0, 0]
 
 
 def parts_of(x: Any, n: Any, r: Any, count: int, lanes: slice, lies: Lies) -> Iterator[Any]:

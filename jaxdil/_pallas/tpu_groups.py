@@ -181,6 +181,7 @@ def widen(w: Any, wide: Any, together: int) -> None:
 def _is_finite(x: Any, plan: Plan) -> Any:
     """Whether all samples of a block are finite, also if they are rounded to half precision."""
     dense = plan.dense
+    across, abreast = dense.lies[0]
 
     def over(times: int, body: Any, value: Any) -> Any:
         return lax.fori_loop(np.int32(0), np.int32(times), body, value) if times > 1 else body(0, value)
@@ -189,12 +190,11 @@ def _is_finite(x: Any, plan: Plan) -> Any:
         # The bits of numbers without a sign are in the order of the numbers, NaN the last.
         part = all_of(x, n, r, dense.columns.size, dense.lies[0])
         bits = lax.bitcast_convert_type(part, jnp.int32) & 0x7FFFFFFF
-        return jnp.maximum(largest, bits.max(0))
+        return jnp.maximum(largest, bits.max(0, keepdims=abreast == 1))
 
     def image(n: Any, largest: Any) -> Any:
         return over(dense.rows.size, functools.partial(row, n), largest)
 
-    across, abreast = dense.lies[0]
     lanes = dense.columns.size if across else dense.channels
     largest = over(dense.images, image, jnp.zeros((abreast, lanes), jnp.int32))
     return largest.max() < _INFINITE
