@@ -56,8 +56,10 @@ def all_of(x: Any, n: Any, r: Any, count: int, lies: Lies) -> Any:
     return x[(pl.ds(n, 1), pl.ds(r, 1), *columns)].astype(jnp.float32)[0, 0]
 
 
-def parts_of(x: Any, n: Any, r: Any, count: int, lanes: slice, lies: Lies) -> Iterator[Any]:
-    """Columns of some channels of a row, and which is the first: all, in single precision."""
+def parts_of(
+    x: Any, n: Any, r: Any, count: int, lanes: slice, lies: Lies
+) -> Iterator[tuple[int, Any]]:
+    """The columns of some channels of a row in parts, each with its first, in single precision."""
     across, abreast = lies
     if abreast > 1:
         images = pl.ds(n * abreast, abreast)
@@ -82,7 +84,7 @@ def write(
 ) -> None:
     """Write some columns of a row of some images, (images, columns, channels), to ``at``.
 
-    ``kept`` is given the shape of what is written, its axis of channels and says where it is.
+    ``kept`` tells by a shape and its axis of channels what is written; all if None.
     """
     (n, r, q), (images, width, channels) = at, row.shape
 

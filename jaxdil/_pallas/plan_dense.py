@@ -74,7 +74,7 @@ class Plan:
     even: bool = False
     """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
     abreast: int = 1
-    """Images that lie in the sublanes, each as many images of the batch: one column is theirs."""
+    """Images in the sublanes, which are one here, whose columns are theirs in turn."""
 
     @property
     def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:

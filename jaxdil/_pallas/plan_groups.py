@@ -1,6 +1,7 @@
 """How the kernel for a TPU cuts a convolution of groups of several channels into blocks.
 
-    y[n, p, q, (g, o)] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] w[a, b, i, (g, o)]
+    y[n, p, q, (g, o)] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)]
+                                        w[a, b, i, (g, o)]
 
 A block is some groups together, about 128 channels of them, whose kernel is zero between one group
 and another; of that it is a dense convolution. A block of channels is a multiple of 128 of them, or
@@ -19,7 +20,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["WIDEST", "Plan", "plan_of", "plans", "reason", "joined", "tiles"]
+__all__ = ["WIDEST", "Plan", "joined", "plan_of", "plans", "reason", "tiles"]
 
 # Channels of a block at the most, of input or output.
 WIDEST = 512

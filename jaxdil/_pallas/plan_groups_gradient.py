@@ -1,9 +1,10 @@
 """How the kernel for a TPU cuts the kernel gradient of groups of several channels into blocks.
 
-    dw[a, b, i, (g, o)] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] y'[n, p, q, (g, o)]
+    dw[a, b, i, (g, o)] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)]
+                                         y'[n, p, q, (g, o)]
 
-y' is the cotangent. A block is some groups together, as in `plan_groups`: of the products of all its
-channels with all others those of one and the same group are kept.
+y' is the cotangent. A block is some groups together, as in `plan_groups`: of the products of all
+its channels with all others those of one and the same group are kept.
 """
 
 from __future__ import annotations
@@ -107,11 +108,11 @@ def plans(problem: Problem) -> list[Plan]:
     images = _abreast(problem, (x, g))
     found = []
     # With x turned, products come as dw has them.
-    for dense in plan_dense_gradient.plans(_in_turn(block, images), exchanged=True):
+    for whole in plan_dense_gradient.plans(_in_turn(block, images), exchanged=True):
+        across = (g, x) if whole.exchanged else (x, g)
+        image = dataclasses.replace(whole.image, across=across, abreast=images)
+        dense = dataclasses.replace(whole, image=image, outer_first=False)
         if dense.wide == dense.still:
-            across = (g, x) if dense.exchanged else (x, g)
-            image = dataclasses.replace(dense.image, across=across, abreast=images)
-            dense = dataclasses.replace(dense, image=image, outer_first=False)
             found.append(Plan(dense, groups // count, count))
     return found
 

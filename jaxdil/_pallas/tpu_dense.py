@@ -188,11 +188,11 @@ def stage(
         for first in range(0, plan.channels, LANES):
             lanes = slice(first, min(first + LANES, plan.channels))
             filled = slice(0, lanes.stop - first)
-            for at, part in parts_of(x, n, r, columns.size, lanes, plan.lies[0]):
+            for at, given in parts_of(x, n, r, columns.size, lanes, plan.lies[0]):
+                part = given
                 if kept is not None:
                     part = jnp.where(within(part.shape, 1, kept, lanes.start), part, 0)
-                first = columns.lo + at
-                window[first : first + part.shape[0], filled] = part
+                window[columns.lo + at : columns.lo + at + part.shape[0], filled] = part
             for i, starts in enumerate(plan.starts):
                 reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
                 part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)

@@ -1,6 +1,7 @@
 """Convolution of groups of several channels on a TPU: x, w and y go through memory once.
 
-    y[n, p, q, (g, o)] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] w[a, b, i, (g, o)]
+    y[n, p, q, (g, o)] = sum_{a, b, i}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)]
+                                        w[a, b, i, (g, o)]
 
 A matrix unit multiplies 128 channels by 128 in the time in which it multiplies 4 by 4. So some
 groups together are a dense convolution whose kernel is zero between one group and another. The
@@ -26,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._pallas.lying import all_of, arranged, back
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups import Plan
-from jaxdil._pallas.tpu_2d import repeat, split
+from jaxdil._pallas.tpu_2d import split
 from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
@@ -184,7 +185,11 @@ def _is_finite(x: Any, plan: Plan) -> Any:
     across, abreast = dense.lies[0]
 
     def over(times: int, body: Any, value: Any) -> Any:
-        return lax.fori_loop(np.int32(0), np.int32(times), body, value) if times > 1 else body(0, value)
+        return (
+            lax.fori_loop(np.int32(0), np.int32(times), body, value)
+            if times > 1
+            else body(0, value)
+        )
 
     def row(n: Any, r: Any, largest: Any) -> Any:
         # The bits of numbers without a sign are in the order of the numbers, NaN the last.

@@ -1,6 +1,7 @@
 """The kernel gradient of groups of several channels on a TPU: each array goes through memory once.
 
-    dw[a, b, i, (g, o)] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)] y'[n, p, q, (g, o)]
+    dw[a, b, i, (g, o)] = sum_{n, p, q}  x~[n, s p + d a - lo, s q + d b - lo, (g, i)]
+                                         y'[n, p, q, (g, o)]
 
 y' is the cotangent. For some groups together it is that of a dense convolution, of which the
 products between a group and another are left out when it is stored.
