@@ -24,8 +24,8 @@ BY_NAME = {case.name: as_dtype(case, "bfloat16") for case in CASES}
 
 # One case for each rule, and the method that it names.
 BY_RULE = {
-    "T1": ("mobilenetv1-mult2", "dw", "expand"),
-    "T2": ("resnext-56", "fwd", "expand"),
+    "T1": ("shufflenet-28", "dw", "expand"),
+    "T2": ("keras-20471", "fwd", "expand"),
     "T3": ("highres3dnet-d2", "fwd", "slabs"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
     "T5": ("vit-patch16", "fwd", "patches"),
@@ -40,6 +40,7 @@ BY_RULE = {
     "T14": ("aspp-r18", "dw", "correlate"),
     "T15": ("jax-5227", "dw", "planes"),
     "T16": ("dcgan-8", "fwd", "pallas_tpu"),
+    "T17": ("resnext-7", "fwd", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 

@@ -2,8 +2,8 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, dense ones along one axis and of
-images, and their gradients. What a kernel does and which problems it can serve stands with it in
+Depthwise convolutions along one axis, of images and of volumes, dense ones and groups along one axis
+and of images, and their gradients. What a kernel does and which problems it can serve stands with it in
 ``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
 """
 
@@ -29,13 +29,13 @@ from jaxdil._pallas import (
 )
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "dense", "dense_gradient", "supports"]
+__all__ = ["apply", "dense", "dense_gradient", "grouped", "grouped_gradient", "supports"]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs up to three axes, two for kernel gradients and dense ones, and no groups of several."""
+    """Needs up to three axes, two for kernel gradients, dense ones and groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:

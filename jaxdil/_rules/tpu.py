@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T16.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T17.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -47,6 +47,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     volume = volume and (problem.taps > first or problem.out_channels >= problem.channels)
     if groups > 1:
         width = groups * max(inner, outer)
+        # Fewer channels leave most lanes empty.
+        wide = min(problem.channels, problem.out_channels) >= 48
+        whole = problem.rank in (1, 2) and max(inner, outer) > 1 and not window
+        yield whole and wide, rule(17, "pallas_tpu", "groups, in one pass")
         # The kernel gradient of each example, by vmap, is groups with an image for a kernel: what
         # zeros make wider there is no product of the matrix unit, but all that is read.
         narrow = 1 < inner <= 8 and width <= 256 and not window

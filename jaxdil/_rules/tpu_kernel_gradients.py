@@ -29,6 +29,9 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     rows = problem.batch // problem.batch_groups
     channels = problem.batch_groups * outer
+    whole = problem.rank in (1, 2) and max(rows, outer) > 1 and samples > positions
+    whole = whole and min(problem.batch, problem.out_channels) >= 48
+    yield whole, _rule(17, "pallas_tpu", "kernel gradient of groups, in one pass")
     depthwise = rows == outer == 1
     turned = depthwise and problem.rank == 1 and samples >= 64
     turned = turned and is_turned(problem.size[0], channels)
