@@ -2,9 +2,9 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, dense ones and groups along one axis
-and of images, and their gradients. What a kernel does and which problems it can serve stands with it in
-``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, dense ones and groups along one
+axis and of images, and their gradients. What a kernel does and which problems it can serve stands
+with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
