@@ -70,7 +70,8 @@ def _is_grouped(problem: Problem) -> bool:
     groups = max(problem.groups, problem.batch_groups)
     split = problem.batch // groups if problem.batch_groups > 1 else problem.group_channels
     widest = max(split, problem.out_channels // groups)
-    return problem.rank in (1, 2) and groups > 1 and widest > 1
+    split_once = min(problem.groups, problem.batch_groups) == 1 < groups
+    return problem.rank in (1, 2) and split_once and widest > 1
 
 
 def _is_gradient(problem: Problem) -> bool:
