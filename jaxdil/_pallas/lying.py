@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jaxdil._layout import transpose
 from jaxdil._pallas.plan_2d import LANES, SUBLANES
 
-__all__ = ["all_of", "arranged", "back", "order", "parts_of", "swapped", "write"]
+__all__ = ["all_of", "arranged", "back", "block_at", "order", "parts_of", "swapped", "write"]
 
 # How an image lies: whether its columns are in the lanes, and images in the sublanes, else 1.
 Lies = tuple[bool, int]
@@ -37,6 +37,13 @@ def swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
 def arranged(n: Any, h: Any, w: Any, c: Any, lies: Lies) -> tuple[Any, ...]:
     """Something of each axis in the order in memory, also of images abreast."""
     return (h, w, n, c) if lies[1] > 1 else order(n, h, w, c, lies[0])
+
+
+def block_at(n: Any, u: Any, slices: int, lies: Lies) -> tuple[Any, ...]:
+    """Where a block of images, or of slices of one, and of channels is."""
+    if slices == 1:
+        return arranged(n, 0, 0, u, lies)
+    return arranged(lax.div(n, jnp.int32(slices)), lax.rem(n, jnp.int32(slices)), 0, u, lies)
 
 
 def back(x: jax.Array, lies: Lies, *, away: bool = False) -> jax.Array:

@@ -35,6 +35,8 @@ class Plan:
     blocks: int
     together: int
     """Groups of a block."""
+    slices: int
+    """Parts of an image, by rows, that are images here: of one tap any are."""
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -144,15 +146,26 @@ def plans(problem: Problem) -> list[Plan]:
         is_turned(problem.positions[-1], problem.out_channels, channels_first=first),
     )
     images = _abreast(problem, across)
-    return [
-        Plan(
-            dataclasses.replace(dense, outer_first=problem.turned, across=across, abreast=images),
-            groups // count,
-            count,
+    found = []
+    for slices in _slices(problem):
+        part = block.replace(
+            batch=block.batch * slices, size=(block.size[0] // slices, *block.size[1:])
         )
-        for dense in plan_dense.plans(_in_turn(block, images))
-        if dense.wide == block.out_channels
-    ]
+        for whole in plan_dense.plans(_in_turn(part, images)):
+            dense = dataclasses.replace(
+                whole, outer_first=problem.turned, across=across, abreast=images
+            )
+            if dense.wide == block.out_channels and (slices == 1 or dense.images == 1):
+                found.append(Plan(dense, groups // count, count, slices))
+    return found
+
+
+def _slices(problem: Problem) -> list[int]:
+    """Into how many parts images may be cut by rows."""
+    ones = max(*problem.kernel, *problem.stride, *problem.input_dilation) == 1
+    if problem.rank != 2 or not ones or any(map(any, problem.padding)):
+        return [1]
+    return [n for n in range(1, problem.size[0] + 1) if problem.size[0] % n == 0]
 
 
 def _abreast(problem: Problem, across: tuple[bool, bool]) -> int:

@@ -24,7 +24,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._pallas.lying import all_of, arranged, back
+from jaxdil._pallas.lying import all_of, arranged, back, block_at
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups import Plan
 from jaxdil._pallas.tpu_2d import split
@@ -78,18 +78,21 @@ def convolution(
     )
     height, width = dense.outputs
     y_block = arranged(images, height, width // dense.abreast, dense.wide, y_lies)
-    y_shape = dense.batch * dense.abreast, dense.positions[0], dense.positions[1] // dense.abreast
+    height, width = dense.positions[0] * plan.slices, dense.positions[1] // dense.abreast
+    y_shape = dense.batch * dense.abreast // plan.slices, height, width
     held = [pl.Buffered(count) for count in plan.copies]
     channels = plan.blocks * dense.wide
     y = pl.pallas_call(
         functools.partial(_convolve, plan=plan, multiply=_tiled(precision, interpret, plan)),
         grid=plan.steps,
         in_specs=[
-            pl.BlockSpec(x_block, lambda u, n: arranged(n, 0, 0, u, x_lies), pipeline_mode=held[0]),
+            pl.BlockSpec(
+                x_block, lambda u, n: block_at(n, u, plan.slices, x_lies), pipeline_mode=held[0]
+            ),
             pl.BlockSpec((taps, *pair), lambda u, n: (0, 0, u), pipeline_mode=held[1]),  # noqa: ARG005
         ],
         out_specs=pl.BlockSpec(
-            y_block, lambda u, n: arranged(n, 0, 0, u, y_lies), pipeline_mode=held[2]
+            y_block, lambda u, n: block_at(n, u, plan.slices, y_lies), pipeline_mode=held[2]
         ),
         out_shape=like(x, arranged(*y_shape, channels, y_lies), dtype),
         scratch_shapes=scratch,

@@ -73,7 +73,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         # Sums of more examples go through memory once a tap.
         volume = volume and (problem.batch < 8 or not depthwise)
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
-        row = direct and problem.rank == 1 and positions >= 64
+        row = direct and depthwise and problem.rank == 1 and positions >= 64
         large = problem.channels >= 128
         # Examples fill the lanes together; half of them empty, a long row takes as long as taps.
         turned = row and is_turned(
