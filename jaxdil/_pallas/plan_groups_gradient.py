@@ -32,8 +32,6 @@ class Plan:
     blocks: int
     together: int
     """Groups of a block."""
-    slices: int
-    """Parts of an image, by rows, that are images here: of one tap any are."""
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -110,27 +108,13 @@ def plans(problem: Problem) -> list[Plan]:
     images = _abreast(problem, (x, g))
     found = []
     # With x turned, products come as dw has them.
-    for slices in _slices(problem):
-        part = block.replace(
-            channels=block.channels * slices,
-            size=(block.size[0] // slices, *block.size[1:]),
-            kernel=(block.kernel[0] // slices, *block.kernel[1:]),
-        )
-        for whole in plan_dense_gradient.plans(_in_turn(part, images), exchanged=True):
-            across = (g, x) if whole.exchanged else (x, g)
-            image = dataclasses.replace(whole.image, across=across, abreast=images)
-            dense = dataclasses.replace(whole, image=image, outer_first=False)
-            if dense.wide == dense.still and (slices == 1 or image.images == 1):
-                found.append(Plan(dense, groups // count, count, slices))
+    for whole in plan_dense_gradient.plans(_in_turn(block, images), exchanged=True):
+        across = (g, x) if whole.exchanged else (x, g)
+        image = dataclasses.replace(whole.image, across=across, abreast=images)
+        dense = dataclasses.replace(whole, image=image, outer_first=False)
+        if dense.wide == dense.still:
+            found.append(Plan(dense, groups // count, count))
     return found
-
-
-def _slices(problem: Problem) -> list[int]:
-    """Into how many parts images may be cut by rows."""
-    ones = max(*problem.positions, *problem.dilation, *problem.input_dilation) == 1
-    if problem.rank != 2 or not ones or any(map(any, problem.padding)):
-        return [1]
-    return [n for n in range(1, problem.size[0] + 1) if problem.size[0] % n == 0]
 
 
 def _abreast(problem: Problem, across: tuple[bool, bool]) -> int:

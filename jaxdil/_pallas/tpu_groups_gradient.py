@@ -18,7 +18,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._pallas.lying import arranged, back, block_at
+from jaxdil._pallas.lying import arranged, back
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups_gradient import Plan
 from jaxdil._pallas.tpu_dense import Multiply, multiplied, within
@@ -58,12 +58,8 @@ def kernel_gradient(
         ),
         grid=plan.steps,
         in_specs=[
-            pl.BlockSpec(
-                block, lambda u, n: block_at(n, u, plan.slices, lies), pipeline_mode=held[0]
-            ),
-            pl.BlockSpec(
-                other, lambda u, n: block_at(n, u, plan.slices, beside), pipeline_mode=held[1]
-            ),
+            pl.BlockSpec(block, lambda u, n: arranged(n, 0, 0, u, lies), pipeline_mode=held[0]),
+            pl.BlockSpec(other, lambda u, n: arranged(n, 0, 0, u, beside), pipeline_mode=held[1]),
         ],
         out_specs=pl.BlockSpec(
             (taps, rows, lanes),
