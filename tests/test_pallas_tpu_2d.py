@@ -259,8 +259,6 @@ def test_every_plan_fits_and_reads_an_image_little_more_than_once():
 @pytest.mark.parametrize(
     ("x", "w", "options", "because"),
     [
-        ((1, 9, 9, 4), (3, 3, 2, 4), {"groups": 2}, "2 channels a group"),
-        ((1, 9, 9, 4), (3, 3, 1, 8), {"groups": 4}, "2 outputs a channel"),
         ((1, 8, 200_000, 2), (3, 3, 1, 2), {"groups": 2}, "bytes of a block and its halo"),
     ],
 )

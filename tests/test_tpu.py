@@ -24,8 +24,8 @@ BY_NAME = {case.name: as_dtype(case, "bfloat16") for case in CASES}
 
 # One case for each rule, and the method that it names.
 BY_RULE = {
-    "T1": ("mobilenetv1-mult2", "dw", "expand"),
-    "T2": ("resnext-56", "fwd", "expand"),
+    "T1": ("shufflenet-28", "dw", "expand"),
+    "T2": ("eegnet-mult2", "dx", "expand"),
     "T3": ("highres3dnet-d2", "fwd", "slabs"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
     "T5": ("vit-patch16", "fwd", "patches"),
@@ -40,6 +40,7 @@ BY_RULE = {
     "T14": ("aspp-r18", "dw", "correlate"),
     "T15": ("jax-5227", "dw", "planes"),
     "T16": ("dcgan-8", "fwd", "pallas_tpu"),
+    "T17": ("resnext-7", "fwd", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 
@@ -348,6 +349,37 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+
+
+# Blocks of groups and all in one, columns and images in the sublanes, channels in them, slices.
+GROUPS = {
+    "blocks": ((1, 7, 7, 256), 3, 8, {}),
+    "four images": ((4, 14, 14, 160), 3, 10, {}),
+    "sixteen images": ((16, 7, 7, 96), 3, 24, {"dilation": 2}),
+    "two images, strided": ((2, 14, 14, 72), 3, 6, {"stride": 2}),
+    "few channels": ((2, 9, 200, 24), (3, 5), 3, {}),
+    "slices": ((2, 64, 64, 512), 1, 8, {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernels_of_groups_compile(chip, dtype, name):
+    x_shape, k, groups, options = GROUPS[name]
+    k = k if isinstance(k, tuple) else (k, k)
+    shapes = x_shape, (*k, x_shape[-1] // groups, x_shape[-1])
+    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in shapes)
+
+    def run(x, w):
+        conv = functools.partial(jaxdil.conv, groups=groups, **options)
+        y, pullback = jax.vjp(functools.partial(conv, method="pallas_tpu or auto"), x, w)
+        return y, pullback(y)
+
+    compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
+    # The kernel gradient of the slices is of whole images, which in single precision are too large.
+    kernels = 2 if (name, dtype) == ("slices", "float32") else 3
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == kernels
 
 
 # Columns, planes and examples in the sublanes; a plane of the ring is more than its channels.

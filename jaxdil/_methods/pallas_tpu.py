@@ -2,9 +2,9 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, dense ones along one axis and of
-images, and their gradients. What a kernel does and which problems it can serve stands with it in
-``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, dense ones and groups along one
+axis and of images, and their gradients. What a kernel does and which problems it can serve stands
+with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
+from jaxdil._pallas import (
+    plan_1d,
+    plan_2d,
+    plan_3d,
+    plan_dense,
+    plan_dense_gradient,
+    plan_groups,
+    plan_groups_gradient,
+)
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "dense", "dense_gradient", "supports"]
+__all__ = ["apply", "dense", "dense_gradient", "grouped", "grouped_gradient", "supports"]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs up to three axes, two for kernel gradients and dense ones, and no groups of several."""
+    """Needs up to three axes, two for kernel gradients, dense ones and groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
@@ -35,6 +43,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+    elif _is_grouped(problem):
+        plan = plan_groups_gradient if problem.batch_groups > 1 else plan_groups
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
@@ -45,12 +55,23 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     kernel = kernels[problem.rank]
     if _is_dense(problem):
         kernel = dense_gradient if _is_gradient(problem) else dense
+    elif _is_grouped(problem):
+        kernel = grouped_gradient if problem.batch_groups > 1 else grouped
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
 
 
 def _is_dense(problem: Problem) -> bool:
     """Whether the dense kernels are asked: of volumes there is none."""
     return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+
+
+def _is_grouped(problem: Problem) -> bool:
+    """Whether it is groups of several channels, or their kernel gradient, of rows or images."""
+    groups = max(problem.groups, problem.batch_groups)
+    split = problem.batch // groups if problem.batch_groups > 1 else problem.group_channels
+    widest = max(split, problem.out_channels // groups)
+    split_once = min(problem.groups, problem.batch_groups) == 1 < groups
+    return problem.rank in (1, 2) and split_once and widest > 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -96,6 +117,46 @@ def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> ja
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
     )
     return y.reshape(problem.y_shape)
+
+
+def grouped(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A convolution of groups of several channels."""
+    from jaxdil._pallas import tpu_groups
+
+    plan = plan_groups.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    if plan.dense.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        # (*K, O / G, (g, i)) of the one convolution is (*K, i, (g, O / G)) of the other.
+        w = lax.rev(transpose(w, (*range(rank), rank + 1, rank)), range(rank))
+        w = w.reshape(*problem.kernel, problem.groups, -1, problem.group_channels)
+        w = transpose(w, (*range(rank), rank + 1, rank, rank + 2))
+        w = w.reshape(*problem.kernel, -1, problem.channels)
+    if rank == 1:
+        x, w = x[:, None], w[None]
+    y = tpu_groups.convolution(
+        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
+    )
+    return y.reshape(problem.y_shape)
+
+
+def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """The kernel gradient of a convolution of groups of several channels."""
+    from jaxdil._pallas import tpu_groups_gradient
+
+    plan = plan_groups_gradient.plan_of(problem)
+    assert plan is not None
+    rank = problem.rank
+    # (G I, *S, N) and (*P, N, G O) as image and cotangent lie in memory.
+    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    g = transpose(w, (rank, *range(rank), rank + 1))
+    if rank == 1:
+        x, g = x[:, None], g[:, None]
+    gradient = tpu_groups_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    return transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

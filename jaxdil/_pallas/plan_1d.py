@@ -215,12 +215,6 @@ def reason(problem: Problem) -> str | None:
     groups = max(problem.groups, problem.batch_groups)
     if min(problem.groups, problem.batch_groups) > 1 or groups == 1:
         return "it is not depthwise"
-    if problem.batch_groups > 1 and problem.batch != groups:
-        return f"{problem.batch // groups} channels a group, and it serves one"
-    if problem.groups > 1 and problem.group_channels != 1:
-        return f"{problem.group_channels} channels a group, and it serves one"
-    if problem.out_channels != groups:
-        return f"{problem.out_channels // groups} outputs a channel, and it serves one"
     stride, dilation = problem.stride[0], problem.dilation[0]
     step = dilation if problem.batch_groups > 1 else stride
     if step != 1:

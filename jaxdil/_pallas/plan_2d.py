@@ -310,11 +310,6 @@ def reason(problem: Problem) -> str | None:
     gradient = problem.batch_groups > 1
     if min(problem.groups, problem.batch_groups) > 1 or groups == 1:
         return "it is not depthwise"
-    inner = problem.batch // groups if gradient else problem.group_channels
-    if inner != 1:
-        return f"{inner} channels a group, and it serves one"
-    if problem.out_channels != groups:
-        return f"{problem.out_channels // groups} outputs a channel, and it serves one"
     for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
         if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
             return f"{dtype}, and it serves float32 and bfloat16"

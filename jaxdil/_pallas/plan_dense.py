@@ -32,6 +32,7 @@ __all__ = [
     "as_image",
     "of_numbers",
     "plan_of",
+    "plans",
     "reason",
     "sizes_of",
     "too_large",
@@ -72,6 +73,13 @@ class Plan:
     """Outputs in a block."""
     even: bool = False
     """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
+    abreast: int = 1
+    """Images in the sublanes, which are one here, whose columns are theirs in turn."""
+
+    @property
+    def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
+        """How x and y lie in memory."""
+        return (self.across[0], self.abreast), (self.across[1], self.abreast)
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -232,11 +240,11 @@ def plan_of(problem: Problem) -> Plan | None:
 def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     problem = problem.replace(turned=turned)
-    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
+def plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     image, outer, first = as_image(problem), problem.out_channels, problem.channels_first
     rows, columns = (
@@ -309,10 +317,10 @@ def reason(problem: Problem) -> str | None:
         return why
     if problem.is_window:
         return "a window larger than the output"
-    plans = _plans(problem)
-    if not plans[0].starts:
+    ways = plans(problem)
+    if not ways[0].starts:
         return "no tap meets a sample"
-    return None if plan_of(problem) is not None else too_large(plans)
+    return None if plan_of(problem) is not None else too_large(ways)
 
 
 def of_numbers(problem: Problem) -> str | None:
@@ -329,8 +337,8 @@ def of_numbers(problem: Problem) -> str | None:
     return None
 
 
-def too_large(plans: Sequence[Any]) -> str:
+def too_large(ways: Sequence[Any]) -> str:
     """What the least of some plans would need that there is not."""
-    least = min(plan.memory for plan in plans)
-    products = min(plan.products for plan in plans)
+    least = min(plan.memory for plan in ways)
+    products = min(plan.products for plan in ways)
     return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"

@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["Plan", "of_windows", "plan_of", "plans", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -158,15 +158,20 @@ class Plan:
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a kernel gradient along one or two axes, or None if none fits."""
-    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
-    """Ways to cut it into blocks, the best first."""
-    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
-    # Where either would do, that of fewer channels stays.
-    exchanged = max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+def plans(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
+    """Ways to cut it into blocks, the best first.
+
+    Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
+    place; if None, that of fewer channels stays.
+    """
+    plain = max(*problem.input_dilation, *problem.dilation) == 1
+    if exchanged is None:
+        exchanged = max(problem.stride) == 1 and problem.batch < problem.out_channels
+    exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(
@@ -180,7 +185,9 @@ def _plans(problem: Problem) -> list[Plan]:
         strict=True,
     )
     axes = [
-        axis_of(p, k, n, a, 1, 1, k - 1 - lo, 1) if exchanged else axis_of(n, k, p, s, d, 1, lo, 1)
+        axis_of(p, k, n, a, d, 1, d * (k - 1) - lo, 1)
+        if exchanged
+        else axis_of(n, k, p, s, d, 1, lo, 1)
         for n, p, k, d, s, a, (lo, _) in sizes
     ]
     x, g = (problem.batch, given.size), (problem.out_channels, given.kernel)
@@ -220,13 +227,19 @@ def _plans(problem: Problem) -> list[Plan]:
 
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
+    if (why := of_windows(problem)) is not None:
+        return why
+    ways = plans(problem)
+    if not ways[0].meeting:
+        return "no tap meets a sample"
+    return None if plan_of(problem) is not None else plan_dense.too_large(ways)
+
+
+def of_windows(problem: Problem) -> str | None:
+    """Why the kernel takes no numbers or windows such as a problem's, or None."""
     if (why := plan_dense.of_numbers(problem)) is not None:
         return why
     apart = max(problem.input_dilation) > 1
     if apart and max(*problem.dilation, *problem.stride) > 1:
         return "a kernel gradient with the input dilated, and a stride or a dilation"
-    plans = _plans(problem)
-    image = plans[0].image
-    if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
-        return "no tap meets a sample"
-    return None if plan_of(problem) is not None else plan_dense.too_large(plans)
+    return None

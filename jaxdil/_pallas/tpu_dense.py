@@ -23,27 +23,30 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._layout import transpose
 from jaxdil._pallas.axes import Phase, Tap
+from jaxdil._pallas.lying import order, parts_of, swapped, write
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_dense import LANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
 __all__ = [
+    "Channels",
     "Multiply",
     "clear",
     "convolution",
     "multiplied",
-    "order",
-    "part_of",
     "read",
+    "rows",
     "stage",
-    "swapped",
+    "within",
 ]
 
 
 Multiply: TypeAlias = Callable[[Any, Any, int], Any]
+
+# Channels from the one to before the other.
+Channels: TypeAlias = tuple[Any, Any]
 
 
 @narrow
@@ -109,16 +112,6 @@ def convolution(
     return swapped(y, across_y)
 
 
-def order(n: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
-    """Something of each axis in the order in memory."""
-    return (n, h, c, w) if across else (n, h, w, c)
-
-
-def swapped(x: jax.Array, across: bool) -> jax.Array:  # noqa: FBT001
-    """(N, H, W, C) in the order in memory, or back."""
-    return transpose(x, (0, 1, 3, 2)) if across else x
-
-
 def multiplied(precision: Any, interpret: Any) -> Multiply:
     """The product of a (M, K) and b, summed over axis ``inner`` of b, in single precision."""
 
@@ -157,7 +150,7 @@ def _convolve(
     else:
         stage(x, window, image, plan)
     for phase in plan.rows.phases:
-        _rows(phase, w, y, image, results, plan, multiply)
+        rows(phase, w, y, image, results, plan, multiply)
 
 
 # --- the padded images ----------------------------------------------------------------------------
@@ -176,10 +169,18 @@ def clear(window: Any, image: Any) -> None:
     repeat(span, row)
 
 
-def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) -> None:
+def stage(
+    x: Any,
+    window: Any,
+    image: Any,
+    plan: Plan,
+    used: int | None = None,
+    kept: Channels | None = None,
+) -> None:
     """Write each row of x to where it lies in the padded images, from each of the starts on.
 
-    ``used`` are the columns that outputs are wanted for, others stay zero; all if None.
+    ``used`` are the columns that outputs are wanted for, others stay zero; all if None. ``kept``
+    are the channels that do not become zero; all if None.
     """
     rows, columns = plan.rows, plan.columns
 
@@ -187,11 +188,11 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
         for first in range(0, plan.channels, LANES):
             lanes = slice(first, min(first + LANES, plan.channels))
             filled = slice(0, lanes.stop - first)
-            for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
-                count = min(columns.size, LANES) if plan.across[0] else columns.size
-                count = min(count, columns.size - at)
-                part = part_of(x, n, r, at, count, lanes, plan.across[0])
-                window[columns.lo + at : columns.lo + at + count, filled] = part
+            for at, given in parts_of(x, n, r, columns.size, lanes, plan.lies[0]):
+                part = given
+                if kept is not None:
+                    part = jnp.where(within(part.shape, 1, kept, lanes.start), part, 0)
+                window[columns.lo + at : columns.lo + at + part.shape[0], filled] = part
             for i, starts in enumerate(plan.starts):
                 reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
                 part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
@@ -207,29 +208,37 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
     repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
 
 
+def within(shape: Sequence[int], axis: int, kept: Channels, start: int = 0) -> Any:
+    """Where the channels along an axis, the first of which is ``start``, are kept."""
+    channel = lax.broadcasted_iota(jnp.int32, shape, axis) + start
+    return (channel >= kept[0]) & (channel < kept[1])
+
+
 def _lanes(lanes: slice, times: int) -> slice:
     """The lanes of some channels, and of as many more that lie beside them."""
     return slice(lanes.start, lanes.start + times * (lanes.stop - lanes.start))
 
 
-def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: bool) -> Any:  # noqa: FBT001
-    """Some columns of some channels of a row, in single precision."""
-    one = pl.ds(n, 1), pl.ds(r, 1)
-    if not across:
-        return x[(*one, slice(at, at + count), lanes)].astype(jnp.float32)[0, 0]
-    square = x[(*one, lanes, slice(at, at + LANES))].astype(jnp.float32)
-    return square[0, 0].T[:count]
-
-
 # --- products -------------------------------------------------------------------------------------
 
 
-def _rows(
-    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, multiply: Multiply
+def rows(
+    phase: Phase,
+    w: Any,
+    y: Any,
+    image: Any,
+    results: Any,
+    plan: Plan,
+    multiply: Multiply,
+    kept: Channels | None = None,
 ) -> None:
-    """The outputs of a phase of rows, some images, rows and columns a time."""
+    """The outputs of a phase of rows, some images, rows and columns a time.
+
+    ``kept`` are the outputs that are written; all if None.
+    """
     images, height, width = plan.chunk
     step = plan.columns.step
+    written = None if kept is None else functools.partial(within, kept=kept)
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         total: Any = None
@@ -240,12 +249,8 @@ def _rows(
                 _put(total, results[0], high, pl.ds(side.phase, width, step))
         for i in range(high):
             row = _ordered(results[0], i, plan) if results else total[:, i]
-            at = pl.ds((r + i) * plan.rows.step + phase.phase, 1)
-            if plan.across[1]:
-                row = lax.transpose(row, (0, 2, 1))
-            columns = pl.ds(q * step, width * step)
-            to = order(pl.ds(n, images), at, columns, slice(None), plan.across[1])
-            y[to] = row[:, None].astype(y.dtype)
+            at = n, (r + i) * plan.rows.step + phase.phase, q * step
+            write(y, row, at, plan.lies[1], written)
 
     def strip(n: Any, r: Any, high: int) -> None:
         repeat(plan.pitch // width, lambda i: block(n, r, high, i * width))

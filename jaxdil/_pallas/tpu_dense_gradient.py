@@ -11,6 +11,7 @@ its positions in the lanes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.lying import order, parts_of, swapped
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
@@ -26,15 +28,12 @@ from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
     multiplied,
-    order,
-    part_of,
     read,
     stage,
-    swapped,
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["kernel_gradient"]
+__all__ = ["correlate", "kernel_gradient", "scratch_of"]
 
 
 @narrow
@@ -58,17 +57,9 @@ def kernel_gradient(
     block = order(image.images, image.rows.size, image.columns_given, image.channels, across)
     other = order(image.images, *image.outputs, plan.wide, beside)
     pair = (plan.still, image.channels)[:: -1 if plan.turned else 1]
-    scratch = [
-        pltpu.VMEM(image.window, jnp.float32),
-        pltpu.VMEM(plan.padded, x.dtype if image.packed else jnp.float32),
-        pltpu.VMEM((plan.positions, LANES), jnp.float32),
-        pltpu.VMEM((plan.wide, plan.positions), x.dtype),
-    ]
-    if not plan.alone:
-        scratch.append(pltpu.VMEM((taps, plan.wide, image.channels), jnp.float32))
     held = [pl.Buffered(count) for count in plan.copies]
     dw = pl.pallas_call(
-        functools.partial(_correlate, plan=plan, multiply=multiplied(precision, interpret)),
+        functools.partial(correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.steps,
         in_specs=[
             pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0), pipeline_mode=held[0]),  # noqa: ARG005
@@ -80,7 +71,7 @@ def kernel_gradient(
             pipeline_mode=held[2],
         ),
         out_shape=like(x, (taps, *pair), dtype),
-        scratch_shapes=scratch,
+        scratch_shapes=scratch_of(plan, x.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_dense_kernel_gradient",
@@ -100,7 +91,22 @@ def _cost(plan: Plan) -> pl.CostEstimate:
     )
 
 
-def _correlate(
+def scratch_of(plan: Plan, dtype: Any) -> list[Any]:
+    """The memory that `correlate` works in."""
+    image = plan.image
+    scratch = [
+        pltpu.VMEM(image.window, jnp.float32),
+        pltpu.VMEM(plan.padded, dtype if image.packed else jnp.float32),
+        pltpu.VMEM((plan.positions, LANES), jnp.float32),
+        pltpu.VMEM((plan.wide, plan.positions), dtype),
+    ]
+    if not plan.alone:
+        sums = plan.shape[0], plan.wide, image.channels
+        scratch.append(pltpu.VMEM(sums, jnp.float32))
+    return scratch
+
+
+def correlate(
     x: Any,
     g: Any,
     dw: Any,
@@ -111,7 +117,9 @@ def _correlate(
     *sums: Any,
     plan: Plan,
     multiply: Multiply,
+    kept: Callable[[Any], Any] = lambda total: total,
 ) -> None:
+    """A block of dw: ``kept`` of what each tap sums up to."""
     n = pl.program_id(1)
 
     @pl.when(n == 0)
@@ -126,7 +134,7 @@ def _correlate(
     images, height, width = plan.strip
 
     def store(tap: int, total: Any) -> None:
-        dw[tap] = (total.T if plan.turned else total).astype(dw.dtype)
+        dw[tap] = kept(total.T if plan.turned else total).astype(dw.dtype)
 
     if plan.alone:
         if plan.meeting < dw.shape[0]:
@@ -163,12 +171,9 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
         lanes = slice(first, min(first + LANES, plan.wide))
 
         def row(n: Any, r: Any, lanes: slice = lanes) -> None:
-            across = image.across[1]
-            for at in range(0, count, LANES if across else count):
-                some = min(count - at, LANES if across else count)
-                part = part_of(g, n, r, at, some, lanes, across)
+            for at, part in parts_of(g, n, r, count, lanes, image.lies[1]):
                 start = (n * plan.height + r) * image.pitch + at
-                lying[pl.ds(start, some), : lanes.stop - lanes.start] = part
+                lying[pl.ds(start, part.shape[0]), : lanes.stop - lanes.start] = part
 
         def rows(n: Any, row: Any = row) -> None:
             repeat(image.positions[0], functools.partial(row, n))

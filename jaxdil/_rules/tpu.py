@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T16.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T17.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -48,6 +48,10 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     volume = volume and (problem.taps > first or problem.out_channels >= problem.channels)
     if groups > 1:
         width = groups * max(inner, outer)
+        # Fewer channels leave most lanes empty.
+        wide = min(problem.channels, problem.out_channels) >= 48
+        whole = problem.rank in (1, 2) and max(inner, outer) > 1 and not window
+        yield whole and wide, rule(17, "pallas_tpu", "groups, in one pass")
         # The kernel gradient of each example, by vmap, is groups with an image for a kernel: what
         # zeros make wider there is no product of the matrix unit, but all that is read.
         narrow = 1 < inner <= 8 and width <= 256 and not window
@@ -72,7 +76,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         # Sums of more examples go through memory once a tap.
         volume = volume and (problem.batch < 8 or not depthwise)
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
-        row = direct and problem.rank == 1 and positions >= 64
+        row = direct and depthwise and problem.rank == 1 and positions >= 64
         # What is copied for a kernel or for sums, lax does well as it lies: where examples lie in
         # the sublanes and reach too far to be one row, and two of them with time in the lanes.
         copied = depthwise and problem.rank == 1 and is_copied(problem)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 from jaxdil._choice import Choice
-from jaxdil._pallas.axes import crosses
+from jaxdil._pallas.axes import crosses, together, up
 from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._problem import Problem
@@ -30,6 +30,11 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     rows = problem.batch // problem.batch_groups
     channels = problem.batch_groups * outer
+    # A matrix product of XLA's.
+    single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
+    whole = problem.rank in (1, 2) and max(rows, outer) > 1 and samples > positions
+    whole = whole and min(problem.batch, problem.out_channels) >= 48 and _lies_well(problem)
+    yield whole and not single, _rule(17, "pallas_tpu", "kernel gradient of groups, in one pass")
     depthwise = rows == outer == 1
     turned = depthwise and problem.rank == 1 and samples >= 64
     turned = turned and is_turned(problem.size[0], channels)
@@ -43,7 +48,6 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     many = rows <= 8 or samples * images >= 2048
     narrow = rows > 1 and problem.batch_groups * max(rows, outer) <= 256 and many
     yield narrow, _rule(1, "expand", "kernel gradient of narrow groups")
-    single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
     yield single, _rule(1, "expand", "kernel gradient of a 1x1 kernel of up to 4 groups")
     alone = problem.rank == 1 and depthwise and images < 4 and positions <= 8
     # Other lengths lie in memory in an order that has to be changed for a kernel.
@@ -111,6 +115,17 @@ def _in_one_pass(problem: Problem) -> bool:
         few = images <= 2 and (problem.rank == 2 or min(inner, outer) < 256)
         return few or summed <= 2 * max(inner, outer)
     return summed <= max(inner, outer)
+
+
+def _lies_well(problem: Problem) -> bool:
+    """Whether x and the cotangent of groups lie as the kernel reads them, so neither is copied."""
+    images, *sizes = problem.channels, problem.size[-1], problem.kernel[-1]
+    abreast = {together(images, size) for size in sizes}
+    if len(abreast) > 1 or (abreast != {0} and problem.dilation[-1] > 1):
+        return False
+    # Rows fill the sublanes better than columns.
+    height, width = problem.size[0], problem.size[-1]
+    return images > 1 or up(width, 8) * height <= up(height, 8) * width
 
 
 def _rule(number: int, method: str, what: str) -> Choice:
