@@ -18,10 +18,10 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
+from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient, plan_volumes
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "dense", "dense_gradient", "supports"]
+__all__ = ["apply", "dense", "dense_gradient", "dense_volumes", "supports"]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
@@ -35,6 +35,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+        plan = plan_volumes if problem.rank == 3 else plan
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
@@ -45,12 +46,13 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     kernel = kernels[problem.rank]
     if _is_dense(problem):
         kernel = dense_gradient if _is_gradient(problem) else dense
+        kernel = dense_volumes if problem.rank == 3 else kernel
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
 
 
 def _is_dense(problem: Problem) -> bool:
-    """Whether the dense kernels are asked: of volumes there is none."""
-    return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+    """Whether the dense kernels are asked."""
+    return problem.groups == problem.batch_groups == 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -77,20 +79,39 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     return transpose(dw, order).reshape(problem.y_shape)
 
 
+def dense_volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A dense convolution of volumes."""
+    from jaxdil._pallas import tpu_volumes
+
+    plan = plan_volumes.plan_of(problem)
+    assert plan is not None
+    first, second, third = plan.order
+    x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
+    w = transpose(_kernel(w, problem, plan.plane), (*plan.order, 3, 4))
+    y = tpu_volumes.convolution(
+        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
+    )
+    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4))
+
+
+def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:
+    """The kernel as it lies in memory."""
+    rank = problem.rank
+    exchanged = (*range(rank), rank + 1, rank)
+    if plan.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
+    return transpose(w, exchanged) if plan.outer_first else w
+
+
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """A dense convolution."""
     from jaxdil._pallas import tpu_dense
 
     plan = plan_dense.plan_of(problem)
     assert plan is not None
-    rank = problem.rank
-    exchanged = (*range(rank), rank + 1, rank)
-    if plan.turned:
-        # First as the caller turned it round: XLA cancels one such pair with the other.
-        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
-    if plan.outer_first:
-        w = transpose(w, exchanged)
-    if rank == 1:
+    w = _kernel(w, problem, plan)
+    if problem.rank == 1:
         x, w = x[:, None], w[None]
     y = tpu_dense.convolution(
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret

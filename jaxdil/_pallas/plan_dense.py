@@ -28,10 +28,13 @@ from jaxdil._problem import Problem
 
 __all__ = [
     "LANES",
+    "MEMORY",
+    "MOST_PRODUCTS",
     "Plan",
     "as_image",
     "of_numbers",
     "plan_of",
+    "plans_of",
     "reason",
     "sizes_of",
     "too_large",
@@ -198,17 +201,19 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes in the memory on the chip."""
-        outer = up(self.wide, LANES)
+        return sum(n * of for n, of in zip(self.copies, self.copied, strict=True)) + self.work(1)
+
+    def work(self, padded: int) -> int:
+        """Bytes in the memory on the chip beside the blocks, of some of the padded images."""
         held = 2 if self.packed else 4
         work = (
-            math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held
+            padded * math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held
             + math.prod(self.window) * 4
         )
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
-        sums = 2 * MOST_ROWS * outer * 4
-        return sum(n * of for n, of in zip(self.copies, self.copied, strict=True)) + work + sums
+        return work + 2 * MOST_ROWS * up(self.wide, LANES) * 4
 
     @property
     def products(self) -> int:
@@ -232,11 +237,11 @@ def plan_of(problem: Problem) -> Plan | None:
 def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     problem = problem.replace(turned=turned)
-    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    fitting = (p for p in plans_of(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
+def plans_of(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     image, outer, first = as_image(problem), problem.out_channels, problem.channels_first
     rows, columns = (
@@ -309,7 +314,7 @@ def reason(problem: Problem) -> str | None:
         return why
     if problem.is_window:
         return "a window larger than the output"
-    plans = _plans(problem)
+    plans = plans_of(problem)
     if not plans[0].starts:
         return "no tap meets a sample"
     return None if plan_of(problem) is not None else too_large(plans)

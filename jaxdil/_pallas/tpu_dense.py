@@ -14,6 +14,7 @@ where they belong.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -38,6 +39,7 @@ __all__ = [
     "order",
     "part_of",
     "read",
+    "rows",
     "stage",
     "swapped",
 ]
@@ -157,7 +159,7 @@ def _convolve(
     else:
         stage(x, window, image, plan)
     for phase in plan.rows.phases:
-        _rows(phase, w, y, image, results, plan, multiply)
+        rows(phase, [(w, image)], y, results, plan, multiply)
 
 
 # --- the padded images ----------------------------------------------------------------------------
@@ -224,17 +226,25 @@ def part_of(x: Any, n: Any, r: Any, at: int, count: int, lanes: slice, across: b
 # --- products -------------------------------------------------------------------------------------
 
 
-def _rows(
-    phase: Phase, w: Any, y: Any, image: Any, results: Any, plan: Plan, multiply: Multiply
+def rows(
+    phase: Phase,
+    sources: Sequence[tuple[Any, Any]],
+    y: Any,
+    results: Any,
+    plan: Plan,
+    multiply: Multiply,
 ) -> None:
-    """The outputs of a phase of rows, some images, rows and columns a time."""
+    """The outputs of a phase of rows, some images, rows and columns a time.
+
+    Of several kernels, each with its own padded images, it is one sum.
+    """
     images, height, width = plan.chunk
     step = plan.columns.step
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         total: Any = None
         for side in plan.columns.phases:
-            total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, multiply)
+            total = _sum(phase, side, sources, (n, r, q), (images, high, width), plan, multiply)
             total = total.reshape(images, high, width, plan.wide)
             if results:
                 _put(total, results[0], high, pl.ds(side.phase, width, step))
@@ -292,8 +302,7 @@ def _weights(w: Any, row: Tap, group: Sequence[Tap], plan: Plan) -> Any:
 def _sum(
     phase: Phase,
     side: Phase,
-    w: Any,
-    image: Any,
+    sources: Sequence[tuple[Any, Any]],
     at: Any,
     shape: Any,
     plan: Plan,
@@ -302,7 +311,7 @@ def _sum(
     """The sums of a phase of rows and one of columns: (outputs, O)."""
     (n, r, q), (images, high, width) = at, shape
     total: Any = None
-    for row in phase.taps:
+    for (w, image), row in itertools.product(sources, phase.taps):
         for group in plan.groups_of(side):
             start = plan.starts.index(tuple(tap.offset for tap in group))
             first = r * plan.rows.stride + row.offset
