@@ -43,6 +43,9 @@ __all__ = [
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
 MOST_ROWS = 256
 
+# Columns of rows that are laid out together.
+STAGED = 256
+
 # Outputs of a block at the most.
 WIDEST = 512
 
@@ -133,11 +136,14 @@ class Plan:
         return tuple(sorted({tuple(tap.offset for tap in group) for group in groups}))
 
     @property
-    def window(self) -> tuple[int, int]:
-        """A padded row of an image, of 128 channels: steps are for single precision only."""
+    def window(self) -> tuple[int, int, int]:
+        """Padded rows of an image, of 128 channels: steps are for single precision only."""
         columns = self.columns
         last = max(itertools.chain(*self.starts)) + columns.stride * (self.pitch - 1) + 1
-        return up(max(last, columns.lo + columns.size), SUBLANES), LANES
+        width = up(max(last, columns.lo + columns.size), SUBLANES)
+        # So many that one is laid out while another is read.
+        together = min(max(STAGED // width, 1), 8, self.rows.size)
+        return together, width, LANES
 
     @property
     def image(self) -> tuple[int, ...]:

@@ -125,9 +125,9 @@ def multiplied(precision: Any, interpret: Any) -> Multiply:
     """The product of a (M, K) and b, summed over axis ``inner`` of b, in single precision."""
 
     def multiply(a: Any, b: Any, inner: int) -> Any:
-        if (
-            interpret
-        ):  # where a CPU may have no product of half precision; theirs are exact in single
+        # A CPU may have no product of half precision, and Mosaic none with a vector; theirs are
+        # exact in single.
+        if interpret or b.shape[1 - inner] == 1:
             a, b = a.astype(jnp.float32), b.astype(jnp.float32)
         contract = ((1,), (inner,)), ((), ())
         return lax.dot_general(
@@ -183,30 +183,35 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
 
     ``used`` are the columns that outputs are wanted for, others stay zero; all if None.
     """
-    rows, columns = plan.rows, plan.columns
+    columns = plan.columns
 
-    def row(n: Any, r: Any) -> None:
-        for first in range(0, plan.channels, LANES):
-            lanes = slice(first, min(first + LANES, plan.channels))
-            filled = slice(0, lanes.stop - first)
+    def lay(n: Any, r: Any, high: int, lanes: slice, filled: slice) -> None:
+        for i in range(high):
             for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
                 count = min(columns.size, LANES) if plan.across[0] else columns.size
                 count = min(count, columns.size - at)
-                part = part_of(x, n, r, at, count, lanes, plan.across[0])
-                window[columns.lo + at : columns.lo + at + count, filled] = part
-            for i, starts in enumerate(plan.starts):
-                reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
-                part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
+                part = part_of(x, n, r + i, at, count, lanes, plan.across[0])
+                window[i, columns.lo + at : columns.lo + at + count, filled] = part
+
+    def group(n: Any, r: Any, high: int) -> None:
+        for first in range(0, plan.channels, LANES):
+            lanes = slice(first, min(first + LANES, plan.channels))
+            filled = slice(0, lanes.stop - first)
+            lay(n, r, high, lanes, filled)
+            for i, (at, starts) in itertools.product(range(high), enumerate(plan.starts)):
+                reads = [pl.ds(start, plan.pitch, columns.stride) for start in starts]
+                part = lax.concatenate([window.at[i][read, :][:, filled] for read in reads], 1)
                 part = part.astype(image.dtype)[:used]
                 to = (
                     pl.ds(n, 1),
-                    pl.ds(r + rows.lo, 1),
+                    pl.ds(r + i + plan.rows.lo, 1),
                     pl.ds(0, part.shape[0]),
                     _lanes(lanes, len(starts)),
                 )
-                image.at[i][to] = part[None, None]
+                image.at[at][to] = part[None, None]
 
-    repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+    together = window.shape[0]
+    repeat(plan.images, lambda n: split(plan.rows.size, together, functools.partial(group, n)))
 
 
 def _lanes(lanes: slice, times: int) -> slice:

@@ -12,6 +12,7 @@ first plane of x and after the last the ring has zeros.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._layout import transpose
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_volumes import Plan
-from jaxdil._pallas.tpu_dense import Multiply, clear, multiplied, order, rows, stage
+from jaxdil._pallas.tpu_dense import Multiply, multiplied, order, rows, stage
 from jaxdil._pallas.varying import like
 
 __all__ = ["convolution"]
@@ -133,6 +134,7 @@ def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
         """Where a padded plane lies; those before the first that is there are below zero."""
         return lax.rem(padded + plan.ring, np.int32(plan.ring))
 
+    pl.when(i == 0)(lambda: _zero(window))
     for at, x in enumerate(xs):
         padded = _padded(plan, i, at)
         inside = (padded >= planes.lo) & (padded < planes.lo + planes.size)
@@ -141,7 +143,7 @@ def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
         first, stop = here, jnp.where(inside, here, here + 1)
         if at == 0:
             first, stop = jnp.where(i == 0, 0, first), jnp.where(i == 0, plan.ring, stop)
-        lax.fori_loop(first, stop, lambda each, _: clear(window, ring.at[each]), None)
+        _clear(ring, first, stop)
         pl.when(inside)(functools.partial(stage, x.at[:, 0], window, ring.at[here], plane))
 
     @pl.when(i >= plan.late)
@@ -154,6 +156,22 @@ def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
             ]
             for row in plane.rows.phases:
                 rows(row, sources, y.at[:, phase.phase], results, plane, multiply)
+
+
+def _zero(block: Any) -> None:
+    block[...] = jnp.zeros(block.shape, block.dtype)
+
+
+def _clear(ring: Any, first: Any, stop: Any) -> None:
+    """Zeros in some planes; what is not written over stays the border."""
+    span = np.int32(ring.shape[3])
+
+    def row(at: Any, _: None) -> None:
+        plane, r = lax.div(at, span), lax.rem(at, span)
+        for start, n in itertools.product(*map(range, ring.shape[1:3])):
+            _zero(ring.at[plane, start, n, pl.ds(r, 1)])
+
+    lax.fori_loop(first * span, stop * span, row, None)
 
 
 def _kernel(w: Any, tap: int, plan: Plan) -> Any:
