@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
+from jaxdil._pallas.joined import Side, joined, sides_of
 from jaxdil._pallas.layouts import is_outer_first
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
@@ -78,6 +79,8 @@ class Plan:
     """Outputs in a block."""
     even: bool = False
     """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
+    apart: int = 0
+    """How far apart columns lie that are joined in one product, or 0."""
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -122,17 +125,38 @@ class Plan:
     @property
     def beside(self) -> int:
         """Taps of a row whose few channels lie side by side in the lanes."""
-        return max(LANES // self.channels, 1) if self.channels % (2 * SUBLANES) == 0 else 1
+        few = self.apart > 0 or self.channels % (2 * SUBLANES) == 0
+        return max(LANES // self.channels, 1) if few else 1
 
-    def groups_of(self, side: Phase) -> list[tuple[Tap, ...]]:
-        """The taps of a phase of columns, those together that lie side by side."""
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The phases of columns, those together that are one product."""
+        return sides_of(self.columns, self.apart)
+
+    def groups_of(self, side: Side | Phase) -> list[tuple[Tap, ...]]:
+        """The taps of some columns, those together that lie side by side."""
         firsts = range(0, len(side.taps), self.beside)
         return [side.taps[first : first + self.beside] for first in firsts]
 
     @property
+    def groups(self) -> int:
+        """How many taps, or kernels of those that lie side by side, a row of the kernel has."""
+        if not self.apart:
+            return self.kernel[1]
+        return sum(len(self.groups_of(side)) for side in self.sides)
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Inputs and outputs of a block of the kernel."""
+        if not self.apart:
+            return self.channels, self.wide
+        side = self.sides[0]
+        return self.image[-1], len(side.phases) * self.wide
+
+    @property
     def starts(self) -> tuple[tuple[int, ...], ...]:
         """Where outputs begin to read their columns, for taps that lie side by side."""
-        groups = itertools.chain(*map(self.groups_of, self.columns.phases))
+        groups = itertools.chain(*map(self.groups_of, self.sides))
         return tuple(sorted({tuple(tap.offset for tap in group) for group in groups}))
 
     @property
@@ -181,12 +205,11 @@ class Plan:
     def copied(self) -> tuple[int, int, int]:
         """Bytes of a block of x, of w and of y, as they lie in tiles."""
         x, w, y = self.itemsizes
-        taps = math.prod(self.kernel)
+        taps = self.kernel[0] * self.groups
+        before, last = self.block[::-1] if self.outer_first else self.block
+        kernel = up(before, 2 * SUBLANES) * up(last, LANES)
         inner, outer = up(self.channels, LANES), up(self.wide, LANES)
         image = self.rows.size * up(self.columns_given, SUBLANES)
-        kernel = up(self.channels, SUBLANES) * outer
-        if self.outer_first:
-            kernel = up(self.wide, SUBLANES) * inner
         result = math.prod(self.outputs)
         if self.across[0]:
             inner = up(self.channels, SUBLANES)
@@ -219,14 +242,14 @@ class Plan:
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
-        return work + 2 * MOST_ROWS * up(self.wide, LANES) * 4
+        return work + 2 * MOST_ROWS * up(self.block[1], LANES) * 4
 
     @property
     def products(self) -> int:
         """Products of 8 rows by 128 channels by 128 that are written out."""
         taps = sum(len(row.taps) for row in self.rows.phases)
-        taps *= sum(len(self.groups_of(side)) for side in self.columns.phases)
-        tiles = -(-self.channels // LANES) * -(-self.wide // LANES)
+        taps *= sum(len(self.groups_of(side)) for side in self.sides)
+        tiles = -(-self.channels // LANES) * -(-self.block[1] // LANES)
         return taps * tiles * -(-math.prod(self.chunk) // SUBLANES)
 
 
@@ -247,8 +270,11 @@ def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     return next(fitting, None)
 
 
-def plans_of(problem: Problem) -> list[Plan]:
-    """Ways to cut it into blocks, the best first."""
+def plans_of(problem: Problem, planes: int = 0) -> list[Plan]:
+    """Ways to cut it into blocks, the best first.
+
+    Of volumes it is a plane, of so many taps along the ``planes``; columns are joined there.
+    """
     image, outer, first = as_image(problem), problem.out_channels, problem.channels_first
     rows, columns = (
         axis_of(n, k, p, s, d, a, lo, 1)
@@ -281,6 +307,10 @@ def plans_of(problem: Problem) -> list[Plan]:
         images=1,
         wide=outer,
     )
+    if planes:
+        sums = planes * max(len(phase.taps) for phase in rows.phases)
+        columns, apart = joined(columns, plan.channels, outer, sums)
+        plan = dataclasses.replace(plan, columns=columns, apart=apart)
     wides = [outer] if outer <= WIDEST or outer % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]

@@ -119,7 +119,7 @@ def _plans(problem: Problem) -> list[Plan]:
             taps=problem.kernel[0],
             plane=plane,
         )
-        for plane in plan_dense.plans_of(arranged(problem, (1, 2)))
+        for plane in plan_dense.plans_of(arranged(problem, (1, 2)), problem.kernel[0])
     ]
 
 

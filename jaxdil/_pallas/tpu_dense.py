@@ -248,11 +248,12 @@ def rows(
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         total: Any = None
-        for side in plan.columns.phases:
+        for side in range(len(plan.sides)):
             total = _sum(phase, side, sources, (n, r, q), (images, high, width), plan, multiply)
-            total = total.reshape(images, high, width, plan.wide)
-            if results:
-                _put(total, results[0], high, pl.ds(side.phase, width, step))
+            total = total.reshape(images, high, width, -1)
+            for i, each in enumerate(plan.sides[side].phases if results else ()):
+                part = total[..., i * plan.wide : (i + 1) * plan.wide]
+                _put(part, results[0], high, pl.ds(each.phase, width, step))
         for i in range(high):
             row = _ordered(results[0], i, plan) if results else total[:, i]
             at = pl.ds((r + i) * plan.rows.step + phase.phase, 1)
@@ -296,36 +297,43 @@ def read(image: Any, at: Any, shape: Any, step: int) -> Any:
     return lax.concatenate(rows, 1)
 
 
-def _weights(w: Any, row: Tap, group: Sequence[Tap], plan: Plan) -> Any:
+def _weights(w: Any, row: Tap, side: int, group: Sequence[Tap], plan: Plan) -> Any:
     """The kernel of taps that lie side by side."""
-    taps = [row.tap * plan.kernel[1] + each.tap for each in group]
+    height, width = plan.kernel[0], plan.groups
+    if plan.apart:
+        at = sum(len(plan.groups_of(each)) for each in plan.sides[:side])
+        at += group[0].tap // plan.beside
+        inner = plan.channels * len(group)
+        kernel = w.at[(height - 1 - row.tap if plan.turned else row.tap) * width + at]
+        return kernel[:, :inner] if plan.outer_first else kernel[:inner]
+    taps = [row.tap * width + each.tap for each in group]
     if plan.turned:
-        taps = [plan.kernel[0] * plan.kernel[1] - 1 - tap for tap in taps]
+        taps = [height * width - 1 - tap for tap in taps]
     return lax.concatenate([w[tap] for tap in taps], 1 if plan.outer_first else 0)
 
 
 def _sum(
     phase: Phase,
-    side: Phase,
+    side: int,
     sources: Sequence[tuple[Any, Any]],
-    at: Any,
+    place: Any,
     shape: Any,
     plan: Plan,
     multiply: Multiply,
 ) -> Any:
     """The sums of a phase of rows and one of columns: (outputs, O)."""
-    (n, r, q), (images, high, width) = at, shape
+    (n, r, q), (images, high, width) = place, shape
     total: Any = None
     for (w, image), row in itertools.product(sources, phase.taps):
-        for group in plan.groups_of(side):
+        for group in plan.groups_of(plan.sides[side]):
             start = plan.starts.index(tuple(tap.offset for tap in group))
             first = r * plan.rows.stride + row.offset
             part = read(image, (start, n, first, q), shape, plan.rows.stride)
             part = part[..., : plan.channels * len(group)]
             part = part.reshape(images * high * width, -1).astype(w.dtype)
-            weights = _weights(w, row, group, plan)
+            weights = _weights(w, row, side, group, plan)
             term = multiply(part, weights, 1 if plan.outer_first else 0)
             total = term if total is None else total + term
     if total is None:
-        return jnp.zeros((images * high * width, plan.wide), jnp.float32)
+        return jnp.zeros((images * high * width, plan.block[1]), jnp.float32)
     return total

@@ -23,6 +23,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
+from jaxdil._pallas.joined import weights
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_volumes import Plan
 from jaxdil._pallas.tpu_dense import Multiply, multiplied, order, rows, stage
@@ -48,9 +49,14 @@ def convolution(
     """
     plane, planes = plan.plane, plan.planes
     across_x, across_y = plane.across
+    if plane.apart:
+        how = {"turned": plane.turned, "outer_first": plane.outer_first}
+        w = weights(w, plane.sides, plane.beside, **how)
     w = w.reshape(-1, *w.shape[3:])
-    kernel = (plane.wide, plane.channels) if plane.outer_first else (plane.channels, plane.wide)
-    x_block = _beside(1, *order(plane.images, plane.rows.size, plane.columns_given, plane.channels, across_x))
+    kernel = plane.block[::-1] if plane.outer_first else plane.block
+    x_block = _beside(
+        1, *order(plane.images, plane.rows.size, plane.columns_given, plane.channels, across_x)
+    )
     y_block = _beside(planes.step, *order(plane.images, *plane.outputs, plane.wide, across_y))
     y_shape = order(plane.batch, *plane.positions, plane.out_channels, across_y)
     scratch = [
@@ -75,10 +81,7 @@ def convolution(
         functools.partial(_convolve, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.grid,
         in_specs=[
-            *(
-                pl.BlockSpec(x_block, functools.partial(x_at, at=at))
-                for at in range(planes.stride)
-            ),
+            *(pl.BlockSpec(x_block, functools.partial(x_at, at=at)) for at in range(planes.stride)),
             pl.BlockSpec((w.shape[0], *kernel), w_at, pipeline_mode=held),
         ],
         out_specs=pl.BlockSpec(y_block, y_at),
@@ -176,6 +179,6 @@ def _clear(ring: Any, first: Any, stop: Any) -> None:
 
 def _kernel(w: Any, tap: int, plan: Plan) -> Any:
     """The kernel of a plane of taps."""
-    each = plan.plane.kernel[0] * plan.plane.kernel[1]
+    each = plan.plane.kernel[0] * plan.plane.groups
     first = plan.taps - 1 - tap if plan.plane.turned else tap
     return w.at[pl.ds(first * each, each)]
