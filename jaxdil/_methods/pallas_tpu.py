@@ -81,17 +81,32 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
 
 def dense_volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """A dense convolution of volumes."""
-    from jaxdil._pallas import tpu_volumes
-
     plan = plan_volumes.plan_of(problem)
     assert plan is not None
+    y, doubt = _volumes_by(plan, x, w, problem, interpret=interpret)
+    if doubt is None:
+        return y
+
+    def apart(_: jax.Array, x: jax.Array, w: jax.Array) -> jax.Array:
+        plan = plan_volumes.plan_of(problem, join=False)
+        assert plan is not None
+        return _volumes_by(plan, x, w, problem, interpret=interpret)[0]
+
+    # Zero times NaN or infinity is NaN, which joined columns would share.
+    return lax.cond(jnp.all(doubt == 0), lambda y, *_: y, apart, y, x, w)
+
+
+def _volumes_by(
+    plan: plan_volumes.Plan, x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any
+) -> tuple[jax.Array, jax.Array | None]:
+    from jaxdil._pallas import tpu_volumes
+
     first, second, third = plan.order
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(_kernel(w, problem, plan.plane), (*plan.order, 3, 4))
-    y = tpu_volumes.convolution(
-        x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret
-    )
-    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4))
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    y, doubt = tpu_volumes.convolution(x, w, plan, **how)
+    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4)), doubt
 
 
 def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:

@@ -31,6 +31,7 @@ __all__ = [
     "LANES",
     "MEMORY",
     "MOST_PRODUCTS",
+    "SUBLANES",
     "Plan",
     "as_image",
     "of_numbers",
@@ -125,8 +126,7 @@ class Plan:
     @property
     def beside(self) -> int:
         """Taps of a row whose few channels lie side by side in the lanes."""
-        few = self.apart > 0 or self.channels % (2 * SUBLANES) == 0
-        return max(LANES // self.channels, 1) if few else 1
+        return max(LANES // self.channels, 1) if self.channels % (2 * SUBLANES) == 0 else 1
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -147,11 +147,8 @@ class Plan:
 
     @property
     def block(self) -> tuple[int, int]:
-        """Inputs and outputs of a block of the kernel."""
-        if not self.apart:
-            return self.channels, self.wide
-        side = self.sides[0]
-        return self.image[-1], len(side.phases) * self.wide
+        """Inputs and outputs of the kernel of a product."""
+        return self.image[-1], len(self.sides[0].phases) * self.wide
 
     @property
     def starts(self) -> tuple[tuple[int, ...], ...]:
@@ -205,11 +202,12 @@ class Plan:
     def copied(self) -> tuple[int, int, int]:
         """Bytes of a block of x, of w and of y, as they lie in tiles."""
         x, w, y = self.itemsizes
-        taps = self.kernel[0] * self.groups
-        before, last = self.block[::-1] if self.outer_first else self.block
-        kernel = up(before, 2 * SUBLANES) * up(last, LANES)
+        taps = math.prod(self.kernel)
         inner, outer = up(self.channels, LANES), up(self.wide, LANES)
         image = self.rows.size * up(self.columns_given, SUBLANES)
+        kernel = up(self.channels, SUBLANES) * outer
+        if self.outer_first:
+            kernel = up(self.wide, SUBLANES) * inner
         result = math.prod(self.outputs)
         if self.across[0]:
             inner = up(self.channels, SUBLANES)
@@ -310,7 +308,9 @@ def plans_of(problem: Problem, planes: int = 0) -> list[Plan]:
     if planes:
         sums = planes * max(len(phase.taps) for phase in rows.phases)
         columns, apart = joined(columns, plan.channels, outer, sums)
-        plan = dataclasses.replace(plan, columns=columns, apart=apart)
+        # What is joined is put together in whole registers.
+        first = plan.outer_first and not (apart and outer % (2 * SUBLANES))
+        plan = dataclasses.replace(plan, columns=columns, apart=apart, outer_first=first)
     wides = [outer] if outer <= WIDEST or outer % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]

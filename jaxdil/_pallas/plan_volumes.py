@@ -19,7 +19,7 @@ from jaxdil._pallas import plan_dense
 from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_3d import ORDERS, in_sublanes
-from jaxdil._pallas.plan_dense import MEMORY, MOST_PRODUCTS
+from jaxdil._pallas.plan_dense import LANES, MEMORY, MOST_PRODUCTS
 from jaxdil._problem import Problem
 
 __all__ = ["Plan", "arranged", "plan_of", "reason"]
@@ -64,11 +64,24 @@ class Plan:
         return x * self.planes.stride, w * self.taps, y * self.planes.step
 
     @property
+    def joint(self) -> tuple[int, int, int] | None:
+        """The kernel of columns that are joined, in the memory on the chip."""
+        if not self.plane.apart:
+            return None
+        block = self.plane.block
+        taps = self.taps * self.plane.kernel[0] * self.plane.groups
+        return (taps, *(block[::-1] if self.plane.outer_first else block))
+
+    @property
     def memory(self) -> int:
         """Bytes in the memory on the chip: two of each block, one being copied."""
         x, w, y = self.copied
         kernels = 1 + (self.grid[0] > 1)
-        return self.plane.work(self.ring) + 2 * (x + y) + kernels * w
+        work = self.plane.work(self.ring)
+        if self.joint is not None:
+            taps, before, last = self.joint
+            work += taps * before * up(last, LANES) * self.plane.itemsizes[1]
+        return work + 2 * (x + y) + kernels * w
 
     @property
     def moved(self) -> int:
@@ -84,20 +97,26 @@ class Plan:
         return self.plane.products * sum(len(phase.taps) for phase in self.planes.phases)
 
 
-def plan_of(problem: Problem) -> Plan | None:
-    """The plan of a dense convolution of volumes, or None if none fits."""
-    return _plan_of(problem, turned=problem.turned)
+def plan_of(problem: Problem, *, join: bool = True) -> Plan | None:
+    """The plan of a dense convolution of volumes, or None if none fits.
+
+    Columns may be joined, where there is a plan without that too.
+    """
+    plan = _plan_of(problem, turned=problem.turned, join=False)
+    if plan is None or not join:
+        return plan
+    return _plan_of(problem, turned=problem.turned, join=True) or plan
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
+def _plan_of(problem: Problem, *, turned: bool, join: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
-    plans = _plans(problem.replace(turned=turned))
+    plans = _plans(problem.replace(turned=turned), join=join)
     fitting = (p for p in plans if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
+def _plans(problem: Problem, *, join: bool = False) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     order = _order_of(problem)
     problem = arranged(problem, order)
@@ -119,7 +138,7 @@ def _plans(problem: Problem) -> list[Plan]:
             taps=problem.kernel[0],
             plane=plane,
         )
-        for plane in plan_dense.plans_of(arranged(problem, (1, 2)), problem.kernel[0])
+        for plane in plan_dense.plans_of(arranged(problem, (1, 2)), problem.kernel[0] * join)
     ]
 
 

@@ -27,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._layout import transpose
 from jaxdil._pallas.axes import Phase, Tap
 from jaxdil._pallas.narrow import narrow
-from jaxdil._pallas.plan_dense import LANES, Plan
+from jaxdil._pallas.plan_dense import LANES, SUBLANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
@@ -251,6 +251,10 @@ def rows(
         for side in range(len(plan.sides)):
             total = _sum(phase, side, sources, (n, r, q), (images, high, width), plan, multiply)
             total = total.reshape(images, high, width, -1)
+            if plan.apart:
+                # Zero, or else a sample that is no number may have reached outputs beside its own.
+                none = (total * 0).reshape(-1, SUBLANES, total.shape[-1]).sum(0)
+                results[1][:, : none.shape[1]] += none
             for i, each in enumerate(plan.sides[side].phases if results else ()):
                 part = total[..., i * plan.wide : (i + 1) * plan.wide]
                 _put(part, results[0], high, pl.ds(each.phase, width, step))

@@ -25,6 +25,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._layout import transpose
 from jaxdil._pallas.joined import weights
 from jaxdil._pallas.narrow import narrow
+from jaxdil._pallas.plan_dense import LANES, SUBLANES
 from jaxdil._pallas.plan_volumes import Plan
 from jaxdil._pallas.tpu_dense import Multiply, multiplied, order, rows, stage
 from jaxdil._pallas.varying import like
@@ -41,19 +42,17 @@ def convolution(
     dtype: Any,
     precision: Any = None,
     interpret: Any = False,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array | None]:
     """(N, R, P, Q, O) in ``dtype`` of x (N, D, H, W, C) and w (J, K, L, C, O), in plan's order.
 
     Where the plan of a plane is turned, the taps of w are in reverse; where outputs come first, w
-    is (J, K, L, O, C).
+    is (J, K, L, O, C). Where columns are joined, beside it numbers that are zero, unless a sample
+    that is none may have reached more than it should.
     """
     plane, planes = plan.plane, plan.planes
     across_x, across_y = plane.across
-    if plane.apart:
-        how = {"turned": plane.turned, "outer_first": plane.outer_first}
-        w = weights(w, plane.sides, plane.beside, **how)
     w = w.reshape(-1, *w.shape[3:])
-    kernel = plane.block[::-1] if plane.outer_first else plane.block
+    kernel = (plane.wide, plane.channels) if plane.outer_first else (plane.channels, plane.wide)
     x_block = _beside(
         1, *order(plane.images, plane.rows.size, plane.columns_given, plane.channels, across_x)
     )
@@ -76,16 +75,25 @@ def convolution(
         r = jnp.maximum(i - plan.late, 0)
         return (n, r, 0, o, 0) if across_y else (n, r, 0, 0, o)
 
+    def doubt_at(o: Any, n: Any, i: Any) -> tuple[Any, ...]:  # noqa: ARG001
+        return o, n, 0, 0
+
+    out_specs = [pl.BlockSpec(y_block, y_at)]
+    out_shape = [like(x, (y_shape[0], plan.positions, *y_shape[1:]), dtype)]
+    if plan.joint is not None:
+        scratch.append(pltpu.VMEM(plan.joint, w.dtype))
+        out_specs.append(pl.BlockSpec((None, None, SUBLANES, LANES), doubt_at))
+        out_shape.append(like(x, (*plan.grid[:2], SUBLANES, LANES), jnp.float32))
     held = pl.Buffered(1 + (plan.grid[0] > 1))
-    y = pl.pallas_call(
+    y, *doubt = pl.pallas_call(
         functools.partial(_convolve, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.grid,
         in_specs=[
             *(pl.BlockSpec(x_block, functools.partial(x_at, at=at)) for at in range(planes.stride)),
             pl.BlockSpec((w.shape[0], *kernel), w_at, pipeline_mode=held),
         ],
-        out_specs=pl.BlockSpec(y_block, y_at),
-        out_shape=like(x, _beside(plan.positions, *y_shape), dtype),
+        out_specs=out_specs,
+        out_shape=out_shape,
         scratch_shapes=scratch,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary")
@@ -94,7 +102,7 @@ def convolution(
         name="jaxdil_dense_3d",
         interpret=interpret,
     )(*[_swapped(x, across_x)] * planes.stride, w)
-    return _swapped(y, across_y)
+    return _swapped(y, across_y), doubt[0] if doubt else None
 
 
 def _beside(d: Any, n: Any, *rest: Any) -> tuple[Any, ...]:
@@ -131,7 +139,15 @@ def _cost(plan: Plan) -> pl.CostEstimate:
 
 def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
     plane, planes, i = plan.plane, plan.planes, pl.program_id(2)
-    xs, (w, y, window, ring, *results) = refs[: planes.stride], refs[planes.stride :]
+    xs, (w, y, *refs) = refs[: planes.stride], refs[planes.stride :]
+    doubt = [refs.pop(0)] if plane.apart else []
+    window, ring, *results = refs
+    if plane.apart:
+        *results, joint = results
+        now, first = i == 0, plan.taps * plane.kernel[0]
+        weights(w, joint, plane, jnp.where(now, first, 0))
+        pl.when(now)(lambda: _zero(doubt[0]))
+        w, results = joint, [*results, *doubt]
 
     def slot(padded: Any) -> Any:
         """Where a padded plane lies; those before the first that is there are below zero."""
