@@ -81,13 +81,13 @@ def small(monkeypatch):
     """Blocks of one image and 128 channels, products of few rows, and short strips."""
     monkeypatch.setattr(plan_dense, "MOST_ROWS", 16)
     monkeypatch.setattr(plan_dense_gradient, "STRIP", 32)
-    for module in (plan_dense, plan_dense_gradient):
-        plans = module.plans_of
+    for module, name in ((plan_dense, "plans_of"), (plan_dense_gradient, "_plans")):
+        plans = getattr(module, name)
 
         def smallest(problem, plans=plans):
             return [min(plans(problem), key=lambda plan: (plan.wide, images_of(plan)))]
 
-        monkeypatch.setattr(module, "plans_of", smallest)
+        monkeypatch.setattr(module, name, smallest)
     forget()
     yield
     forget()

@@ -13,13 +13,15 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
-
+from jaxdil._pallas.asked import (
+    MOST_PRODUCTS,
+    as_image,
+    fits,
+    of_numbers,
+    sizes_of,
+    too_large,
+)
 from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
 from jaxdil._pallas.joined import Side, joined, sides_of
 from jaxdil._pallas.layouts import is_outer_first
@@ -50,9 +52,6 @@ STAGED = 256
 
 # Outputs of a block at the most.
 WIDEST = 512
-
-# Products of 8 rows by 128 x 128 that are written out at the most.
-MOST_PRODUCTS = 8192
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -264,8 +263,7 @@ def plan_of(problem: Problem) -> Plan | None:
 def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     problem = problem.replace(turned=turned)
-    fitting = (p for p in plans_of(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
-    return next(fitting, None)
+    return next(filter(fits, plans_of(problem)), None)
 
 
 def plans_of(problem: Problem, planes: int = 0) -> list[Plan]:
@@ -325,25 +323,6 @@ def plans_of(problem: Problem, planes: int = 0) -> list[Plan]:
     ]
 
 
-def sizes_of(problem: Problem) -> tuple[int, int, int]:
-    """Bytes of an element of x, of w and of y."""
-    return problem.x_dtype.itemsize, problem.w_dtype.itemsize, problem.out_dtype.itemsize
-
-
-def as_image(problem: Problem) -> Problem:
-    """A row as an image of one row."""
-    if problem.rank == 2:
-        return problem
-    return problem.replace(
-        size=(1, *problem.size),
-        kernel=(1, *problem.kernel),
-        stride=(1, *problem.stride),
-        padding=((0, 0), *problem.padding),
-        input_dilation=(1, *problem.input_dilation),
-        dilation=(1, *problem.dilation),
-    )
-
-
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
     if (why := of_numbers(problem)) is not None:
@@ -354,24 +333,3 @@ def reason(problem: Problem) -> str | None:
     if not plans[0].starts:
         return "no tap meets a sample"
     return None if plan_of(problem) is not None else too_large(plans)
-
-
-def of_numbers(problem: Problem) -> str | None:
-    """Why a dense kernel takes no numbers such as a problem's, or None."""
-    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
-        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
-            return f"{dtype}, and it serves float32 and bfloat16"
-    if problem.x_dtype != problem.w_dtype:
-        return "two dtypes at once"
-    precision = problem.precision
-    both = precision if isinstance(precision, tuple) else (precision,)
-    if not set(both) <= {None, lax.Precision.DEFAULT, lax.Precision.HIGHEST}:
-        return f"a precision of {precision}"
-    return None
-
-
-def too_large(plans: Sequence[Any]) -> str:
-    """What the least of some plans would need that there is not."""
-    least = min(plan.memory for plan in plans)
-    products = min(plan.products for plan in plans)
-    return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"

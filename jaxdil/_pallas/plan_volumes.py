@@ -16,10 +16,11 @@ import functools
 import math
 
 from jaxdil._pallas import plan_dense
+from jaxdil._pallas.asked import fits, of_numbers, too_large
 from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_3d import ORDERS, in_sublanes
-from jaxdil._pallas.plan_dense import LANES, MEMORY, MOST_PRODUCTS
+from jaxdil._pallas.plan_dense import LANES
 from jaxdil._problem import Problem
 
 __all__ = ["Plan", "arranged", "plan_of", "reason"]
@@ -112,8 +113,7 @@ def plan_of(problem: Problem, *, join: bool = True) -> Plan | None:
 def _plan_of(problem: Problem, *, turned: bool, join: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     plans = _plans(problem.replace(turned=turned), join=join)
-    fitting = (p for p in plans if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
-    return next(fitting, None)
+    return next(filter(fits, plans), None)
 
 
 def _plans(problem: Problem, *, join: bool = False) -> list[Plan]:
@@ -138,7 +138,9 @@ def _plans(problem: Problem, *, join: bool = False) -> list[Plan]:
             taps=problem.kernel[0],
             plane=plane,
         )
-        for plane in plan_dense.plans_of(arranged(problem, (1, 2)), problem.kernel[0] * join)
+        for plane in plan_dense.plans_of(
+            arranged(problem, (1, 2)), problem.kernel[0] if join else 0
+        )
     ]
 
 
@@ -161,7 +163,7 @@ def arranged(problem: Problem, order: tuple[int, ...]) -> Problem:
 
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution of volumes, or None."""
-    if (why := plan_dense.of_numbers(problem)) is not None:
+    if (why := of_numbers(problem)) is not None:
         return why
     if problem.is_window:
         return "a window larger than the output"
@@ -172,4 +174,4 @@ def reason(problem: Problem) -> str | None:
     reach = planes.window(1) - 1
     if planes.lo > reach:
         return f"padding {planes.lo} of planes, beyond the kernel's reach of {reach}"
-    return None if plan_of(problem) is not None else plan_dense.too_large(plans)
+    return None if plan_of(problem) is not None else too_large(plans)

@@ -139,13 +139,13 @@ def _cost(plan: Plan) -> pl.CostEstimate:
 
 def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
     plane, planes, i = plan.plane, plan.planes, pl.program_id(2)
-    xs, (w, y, *refs) = refs[: planes.stride], refs[planes.stride :]
-    doubt = [refs.pop(0)] if plane.apart else []
-    window, ring, *results = refs
+    xs, (w, y, *held) = refs[: planes.stride], refs[planes.stride :]
+    doubt = [held.pop(0)] if plane.apart else []
+    window, ring, *results = held
     if plane.apart:
-        *results, joint = results
-        now, first = i == 0, plan.taps * plane.kernel[0]
-        weights(w, joint, plane, jnp.where(now, first, 0))
+        joint = results.pop()
+        now, lines = i == 0, plan.taps * plane.kernel[0]
+        weights(w, joint, plane, jnp.where(now, lines, 0))
         pl.when(now)(lambda: _zero(doubt[0]))
         w, results = joint, [*results, *doubt]
 
@@ -159,10 +159,10 @@ def _convolve(*refs: Any, plan: Plan, multiply: Multiply) -> None:
         inside = (padded >= planes.lo) & (padded < planes.lo + planes.size)
         # One place for both: all of the ring before the first plane, one of it beyond the ends.
         here = slot(padded)
-        first, stop = here, jnp.where(inside, here, here + 1)
+        start, stop = here, jnp.where(inside, here, here + 1)
         if at == 0:
-            first, stop = jnp.where(i == 0, 0, first), jnp.where(i == 0, plan.ring, stop)
-        _clear(ring, first, stop)
+            start, stop = jnp.where(i == 0, 0, start), jnp.where(i == 0, plan.ring, stop)
+        _clear(ring, start, stop)
         pl.when(inside)(functools.partial(stage, x.at[:, 0], window, ring.at[here], plane))
 
     @pl.when(i >= plan.late)

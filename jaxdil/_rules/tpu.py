@@ -96,6 +96,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     copied = image and problem.batch < 8 and min(inner, outer) >= 64
     rows = rows or (copied and (square or problem.rank == 1))
     yield rows, rule(16, "pallas_tpu", "dense, in one pass")
+    yield _volumes(problem) and not window, rule(18, "pallas_tpu", "dense volumes, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation
@@ -178,3 +179,13 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     square = square and problem.taps <= (25 if outer >= 8 else 9)
     yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
+
+
+def _volumes(problem: Problem) -> bool:
+    """Whether dense volumes go through memory once: of channels that fill registers, or many.
+
+    A stride on the last axes alone makes x and y lie in different orders.
+    """
+    inner = problem.channels
+    whole = problem.rank == 3 and problem.taps > 1 and (inner % 16 == 0 or inner >= 40)
+    return whole and (max(problem.stride) == 1 or min(problem.stride) > 1)
