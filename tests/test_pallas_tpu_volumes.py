@@ -27,7 +27,7 @@ VOLUMES = (
     geometry("same", (4, 5, 16), (3, 3, 3), channels=(16, 5), batch=1, pad=(1, 1)),
     geometry("few channels", (5, 6, 7), (3, 2, 3), channels=(3, 4), pad=(1, 1)),
     geometry("planes in the sublanes", (8, 5, 6), (3, 3, 2), channels=(5, 3), batch=1, pad=(1, 1)),
-    geometry("rows in the sublanes", (3, 8, 5), (3, 2, 3), channels=(4, 8), batch=1, pad=(1, 1)),
+    geometry("rows in the sublanes", (3, 8, 5), (3, 3, 3), channels=(4, 8), batch=1, pad=(1, 1)),
     geometry(
         "stride and dilation",
         (7, 9, 16),

@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T16.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T18.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
