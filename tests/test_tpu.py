@@ -443,6 +443,25 @@ def test_depthwise_volumes_go_to_the_kernel_and_large_ones_of_many_examples_to_l
     assert {chosen((4, 200, 200))[role] for role in both} == {large}
 
 
+@pytest.mark.parametrize(
+    ("x", "kernel", "outer", "stride", "method"),
+    [
+        ((1, 16, 16, 16, 16), 3, 16, 1, "pallas_tpu"),
+        ((8, 16, 16, 16, 32), 3, 64, 2, "pallas_tpu"),
+        ((1, 16, 16, 16, 40), 3, 24, 1, "pallas_tpu"),
+        ((1, 8, 14, 14, 256), (3, 1, 1), 256, 1, "pallas_tpu"),
+        ((1, 20, 24, 20, 24), 3, 48, 1, "slabs"),  # a register is not filled by whole taps
+        ((1, 8, 28, 28, 64), 3, 64, (1, 2, 2), "slabs"),
+        ((1, 4, 4, 4, 512), 3, 512, 1, "slabs"),  # fewer positions than channels
+        ((1, 8, 200, 200, 64), 3, 64, 1, "slabs"),  # more than the memory on the chip
+    ],
+)
+def test_dense_volumes_go_to_the_kernel(x, kernel, outer, stride, method):
+    kernel = (kernel,) * 3 if isinstance(kernel, int) else kernel
+    conv = functools.partial(jaxdil.conv, stride=stride)
+    assert methods_of(conv, x, (*kernel, x[-1], outer)) == [method]
+
+
 @needs_compiler
 def test_over_several_chips_a_kernel_is_each_ones_own(v5e):
     """XLA cannot divide a kernel: where it divides the program there is none, by hand there is."""

@@ -184,8 +184,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
 def _volumes(problem: Problem) -> bool:
     """Whether dense volumes go through memory once: of channels that fill registers, or many.
 
-    A stride on the last axes alone makes x and y lie in different orders.
+    A stride on the last axes alone makes x and y lie in different orders. Of fewer positions than
+    channels reading the kernel is what takes the time.
     """
-    inner = problem.channels
+    inner, positions = problem.channels, problem.batch * math.prod(problem.positions)
+    if positions < max(inner, problem.out_channels):
+        return False
     whole = problem.rank == 3 and problem.taps > 1 and (inner % 16 == 0 or inner >= 40)
     return whole and (max(problem.stride) == 1 or min(problem.stride) > 1)
