@@ -453,6 +453,7 @@ def test_depthwise_volumes_go_to_the_kernel_and_large_ones_of_many_examples_to_l
         ((1, 20, 24, 20, 24), 3, 48, 1, "slabs"),  # a register is not filled by whole taps
         ((1, 8, 28, 28, 64), 3, 64, (1, 2, 2), "slabs"),
         ((1, 4, 4, 4, 512), 3, 512, 1, "slabs"),  # fewer positions than channels
+        ((16, 4, 14, 14, 256), (1, 3, 3), 256, 1, "xla"),
         ((1, 8, 200, 200, 64), 3, 64, 1, "slabs"),  # more than the memory on the chip
     ],
 )

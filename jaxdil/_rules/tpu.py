@@ -185,10 +185,11 @@ def _volumes(problem: Problem) -> bool:
     """Whether dense volumes go through memory once: of channels that fill registers, or many.
 
     A stride on the last axes alone makes x and y lie in different orders. Of fewer positions than
-    channels reading the kernel is what takes the time.
+    channels reading the kernel is what takes the time, and large batches of many lax does well.
     """
     inner, positions = problem.channels, problem.batch * math.prod(problem.positions)
-    if positions < max(inner, problem.out_channels):
+    most = max(inner, problem.out_channels)
+    if positions < most or (problem.batch >= 8 and most > 64):
         return False
     whole = problem.rank == 3 and problem.taps > 1 and (inner % 16 == 0 or inner >= 40)
     return whole and (max(problem.stride) == 1 or min(problem.stride) > 1)
