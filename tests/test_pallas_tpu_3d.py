@@ -163,7 +163,6 @@ def test_nothing_is_read_that_was_not_written(name):
     [
         ((1, 5, 9, 9, 4), (3, 3, 3, 2, 4), {"groups": 2}, "2 channels a group"),
         ((1, 5, 9, 9, 4), (3, 3, 3, 1, 8), {"groups": 4}, "2 outputs a channel"),
-        ((1, 5, 9, 9, 4), (3, 3, 3, 4, 4), {}, "it is not depthwise"),
         ((1, 5, 300, 304, 2), (3, 3, 3, 1, 2), {"groups": 2}, "bytes of planes in the memory"),
         ((1, 5, 8, 8, 2), (3, 3, 3, 1, 2), {"groups": 2, "padding": 3}, "padding 3 of planes"),
         ((1, 3, 3, 3, 3, 2), (2, 2, 2, 2, 1, 2), {"groups": 2}, "4 spatial axes"),

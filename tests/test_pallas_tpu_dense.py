@@ -82,12 +82,12 @@ def small(monkeypatch):
     monkeypatch.setattr(plan_dense, "MOST_ROWS", 16)
     monkeypatch.setattr(plan_dense_gradient, "STRIP", 32)
     for module in (plan_dense, plan_dense_gradient):
-        plans = module.plans
+        plans = module.plans_of
 
         def smallest(problem, plans=plans):
             return [min(plans(problem), key=lambda plan: (plan.wide, images_of(plan)))]
 
-        monkeypatch.setattr(module, "plans", smallest)
+        monkeypatch.setattr(module, "plans_of", smallest)
     forget()
     yield
     forget()

@@ -109,8 +109,8 @@ def test_channels_with_no_products_between_them_are_registers():
 @pytest.fixture
 def sliced(monkeypatch):
     """Images cut into single rows."""
-    plans = plan_groups.plans
-    monkeypatch.setattr(plan_groups, "plans", lambda problem: [plans(problem)[-1]])
+    plans = plan_groups.plans_of
+    monkeypatch.setattr(plan_groups, "plans_of", lambda problem: [plans(problem)[-1]])
     plan_groups._plan_of.cache_clear()
     yield
     plan_groups._plan_of.cache_clear()

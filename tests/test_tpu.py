@@ -14,19 +14,23 @@ from jax import lax
 
 import jaxdil
 from benchmarks import compare, report, results, tpu
-from benchmarks.case import as_dtype, function, shapes
+from benchmarks.case import as_dtype, function, make, shapes
 from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
 from benchmarks.tpu import bundles, layers
 from jaxdil._methods import METHODS, races
 
 BY_NAME = {case.name: as_dtype(case, "bfloat16") for case in CASES}
+# Of volumes the cases have none of few channels.
+BY_NAME["video"] = make(
+    "video", "-", "dense", (1, 8, 32, 32, 3), (3, 3, 3, 3, 16), dtype="bfloat16"
+)
 
 # One case for each rule, and the method that it names.
 BY_RULE = {
     "T1": ("shufflenet-28", "dw", "expand"),
     "T2": ("eegnet-mult2", "dx", "expand"),
-    "T3": ("highres3dnet-d2", "fwd", "slabs"),
+    "T3": ("video", "fwd", "planes"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
     "T5": ("vit-patch16", "fwd", "patches"),
     "T6": ("wavenet-d512", "fwd", "taps"),
@@ -41,6 +45,7 @@ BY_RULE = {
     "T15": ("jax-5227", "dw", "planes"),
     "T16": ("dcgan-8", "fwd", "pallas_tpu"),
     "T17": ("resnext-7", "fwd", "pallas_tpu"),
+    "T18": ("unet3d-32", "fwd", "pallas_tpu"),
 }
 every_rule = pytest.mark.parametrize("rule", BY_RULE)
 
@@ -406,6 +411,34 @@ def test_the_kernels_of_volumes_compile(chip, dtype, name):
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
 
 
+# Columns, planes and rows in the sublanes, joined and across; strides, dilations, phases, blocks.
+DENSE_VOLUMES = {
+    "joined": ((1, 8, 16, 32, 32), (3, 3, 3, 32, 64), {}),
+    "across": ((1, 6, 8, 64, 16), (3, 3, 3, 16, 16), {"dilation": 2}),
+    "planes": ((1, 8, 28, 28, 144), (3, 1, 1, 144, 64), {}),
+    "strided": ((2, 9, 16, 16, 48), (3, 3, 3, 48, 40), {"stride": 2}),
+    "transposed": ((1, 8, 8, 8, 64), (3, 3, 3, 64, 16), {"input_dilation": 2, "padding": "FULL"}),
+    "blocks": ((8, 4, 6, 6, 256), (2, 2, 2, 256, 640), {}),
+    "one output": ((1, 5, 8, 8, 64), (3, 3, 3, 64, 1), {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", DENSE_VOLUMES)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_dense_kernels_of_volumes_compile(chip, dtype, name):
+    x_shape, w_shape, options = DENSE_VOLUMES[name]
+    x, w = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x_shape, w_shape))
+
+    def run(x, w):
+        conv = functools.partial(jaxdil.conv, **options, method="pallas_tpu")
+        y, pullback = jax.vjp(lambda x: conv(x, w), x)
+        return y, pullback(y)
+
+    text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') >= 2
+
+
 # Rows and images; strides, dilations and phases; few channels side by side, and across.
 DENSE = {
     "3x3": ((1, 28, 28, 256), (3, 3, 256, 130), {}),
@@ -485,6 +518,26 @@ def test_depthwise_volumes_go_to_the_kernel_and_large_ones_of_many_examples_to_l
     assert {chosen((4, 16, 16))[role] for role in both} == {"pallas_tpu"}
     large = "slabs" if batch < 8 else "xla"
     assert {chosen((4, 200, 200))[role] for role in both} == {large}
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "outer", "stride", "method"),
+    [
+        ((1, 16, 16, 16, 16), 3, 16, 1, "pallas_tpu"),
+        ((8, 16, 16, 16, 32), 3, 64, 2, "pallas_tpu"),
+        ((1, 16, 16, 16, 40), 3, 24, 1, "pallas_tpu"),
+        ((1, 8, 14, 14, 256), (3, 1, 1), 256, 1, "pallas_tpu"),
+        ((1, 20, 24, 20, 24), 3, 48, 1, "slabs"),  # a register is not filled by whole taps
+        ((1, 8, 28, 28, 64), 3, 64, (1, 2, 2), "slabs"),
+        ((1, 4, 4, 4, 512), 3, 512, 1, "slabs"),  # fewer positions than channels
+        ((16, 4, 14, 14, 256), (1, 3, 3), 256, 1, "xla"),
+        ((1, 8, 200, 200, 64), 3, 64, 1, "slabs"),  # more than the memory on the chip
+    ],
+)
+def test_dense_volumes_go_to_the_kernel(x, kernel, outer, stride, method):
+    kernel = (kernel,) * 3 if isinstance(kernel, int) else kernel
+    conv = functools.partial(jaxdil.conv, stride=stride)
+    assert methods_of(conv, x, (*kernel, x[-1], outer)) == [method]
 
 
 @needs_compiler

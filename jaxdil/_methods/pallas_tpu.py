@@ -2,9 +2,10 @@
 
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
-Depthwise convolutions along one axis, of images and of volumes, dense ones and groups along one
-axis and of images, and their gradients. What a kernel does and which problems it can serve stands
-with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
+Depthwise convolutions along one axis, of images and of volumes, dense ones of the same, groups
+along one axis and of images, and their gradients. What a kernel does and which problems it can
+serve stands with it in ``_pallas``. Where the platform is no TPU it is interpreted, which is
+right, and slow.
 """
 
 from __future__ import annotations
@@ -26,16 +27,25 @@ from jaxdil._pallas import (
     plan_dense_gradient,
     plan_groups,
     plan_groups_gradient,
+    plan_volumes,
 )
 from jaxdil._problem import Problem
 
-__all__ = ["apply", "dense", "dense_gradient", "grouped", "grouped_gradient", "supports"]
+__all__ = [
+    "apply",
+    "dense",
+    "dense_gradient",
+    "dense_volumes",
+    "grouped",
+    "grouped_gradient",
+    "supports",
+]
 
 _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs up to three axes, two for kernel gradients, dense ones and groups of several."""
+    """Needs up to three axes, two for kernel gradients and groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
@@ -43,6 +53,7 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+        plan = plan_volumes if problem.rank == 3 else plan
     elif _is_grouped(problem):
         plan = plan_groups_gradient if problem.batch_groups > 1 else plan_groups
     why = plan.reason(problem)
@@ -55,14 +66,15 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     kernel = kernels[problem.rank]
     if _is_dense(problem):
         kernel = dense_gradient if _is_gradient(problem) else dense
+        kernel = dense_volumes if problem.rank == 3 else kernel
     elif _is_grouped(problem):
         kernel = grouped_gradient if problem.batch_groups > 1 else grouped
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
 
 
 def _is_dense(problem: Problem) -> bool:
-    """Whether the dense kernels are asked: of volumes there is none."""
-    return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+    """Whether the dense kernels are asked."""
+    return problem.groups == problem.batch_groups == 1
 
 
 def _is_grouped(problem: Problem) -> bool:
@@ -98,20 +110,54 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     return transpose(dw, order).reshape(problem.y_shape)
 
 
+def dense_volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    """A dense convolution of volumes."""
+    plan = plan_volumes.plan_of(problem)
+    assert plan is not None
+    y, doubt = _volumes_by(plan, x, w, problem, interpret=interpret)
+    if doubt is None:
+        return y
+
+    def apart(_: jax.Array, x: jax.Array, w: jax.Array) -> jax.Array:
+        plan = plan_volumes.plan_of(problem, join=False)
+        assert plan is not None
+        return _volumes_by(plan, x, w, problem, interpret=interpret)[0]
+
+    # Zero times NaN or infinity is NaN, which joined columns would share.
+    return lax.cond(jnp.all(doubt == 0), lambda y, *_: y, apart, y, x, w)
+
+
+def _volumes_by(
+    plan: plan_volumes.Plan, x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any
+) -> tuple[jax.Array, jax.Array | None]:
+    from jaxdil._pallas import tpu_volumes
+
+    first, second, third = plan.order
+    x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
+    w = transpose(_kernel(w, problem, plan.plane), (*plan.order, 3, 4))
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    y, doubt = tpu_volumes.convolution(x, w, plan, **how)
+    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4)), doubt
+
+
+def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:
+    """The kernel as it lies in memory."""
+    rank = problem.rank
+    exchanged = (*range(rank), rank + 1, rank)
+    if plan.turned:
+        # First as the caller turned it round: XLA cancels one such pair with the other.
+        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
+    return transpose(w, exchanged) if plan.outer_first else w
+
+
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """A dense convolution."""
     from jaxdil._pallas import tpu_dense
 
     plan = plan_dense.plan_of(problem)
     assert plan is not None
-    rank = problem.rank
-    exchanged = (*range(rank), rank + 1, rank)
-    if plan.turned:
-        # First as the caller turned it round: XLA cancels one such pair with the other.
-        w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
-    if plan.outer_first:
-        w = transpose(w, exchanged)
-    if rank == 1:
+    w = _kernel(w, problem, plan)
+    if problem.rank == 1:
         x, w = x[:, None], w[None]
     y = tpu_dense.convolution(
         x, w, plan, dtype=problem.out_dtype, precision=problem.precision, interpret=interpret

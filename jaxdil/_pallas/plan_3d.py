@@ -23,10 +23,10 @@ from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["ORDERS", "Plan", "in_sublanes", "plan_of", "reason"]
 
 # The axis in the sublanes (2 the columns, 3 the batch) -> the spatial axes in the order of memory.
-_ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
+ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Plan:
 def plan_of(problem: Problem) -> Plan:
     """The plan of a depthwise convolution of volumes."""
     x, y = (problem.batch, *problem.size), (problem.batch, *problem.positions)
-    lies = _in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
-    order = _ORDERS[lies]
+    lies = in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
+    order = ORDERS[lies]
     first, *rest = order
     image = problem.replace(
         **{
@@ -121,7 +121,7 @@ def plan_of(problem: Problem) -> Plan:
     )
 
 
-def _in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
+def in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
     """The axis that the compiler lays into the sublanes: the last that leaves fewest empty."""
     batch, *spatial = sizes
 

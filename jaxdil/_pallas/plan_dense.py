@@ -13,14 +13,17 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
-
+from jaxdil._pallas.asked import (
+    MOST_PRODUCTS,
+    as_image,
+    fits,
+    of_numbers,
+    sizes_of,
+    too_large,
+)
 from jaxdil._pallas.axes import Axis, Phase, Tap, axis_of, up
+from jaxdil._pallas.joined import Side, joined, sides_of
 from jaxdil._pallas.layouts import is_outer_first
 from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
@@ -28,11 +31,14 @@ from jaxdil._problem import Problem
 
 __all__ = [
     "LANES",
+    "MEMORY",
+    "MOST_PRODUCTS",
+    "SUBLANES",
     "Plan",
     "as_image",
     "of_numbers",
     "plan_of",
-    "plans",
+    "plans_of",
     "reason",
     "sizes_of",
     "too_large",
@@ -41,11 +47,11 @@ __all__ = [
 # Rows of a product at the most: so many fill a matrix unit, and their sums stay near it.
 MOST_ROWS = 256
 
+# Columns of rows that are laid out together.
+STAGED = 256
+
 # Outputs of a block at the most.
 WIDEST = 512
-
-# Products of 8 rows by 128 x 128 that are written out at the most.
-MOST_PRODUCTS = 8192
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Plan:
     """Whether the columns of a long row are to be a multiple of `MOST_ROWS`."""
     abreast: int = 1
     """Images in the sublanes, which are one here, whose columns are theirs in turn."""
+    apart: int = 0
+    """How far apart columns lie that are joined in one product, or 0."""
 
     @property
     def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
@@ -126,23 +134,43 @@ class Plan:
         """Taps of a row whose few channels lie side by side in the lanes."""
         return max(LANES // self.channels, 1) if self.channels % (2 * SUBLANES) == 0 else 1
 
-    def groups_of(self, side: Phase) -> list[tuple[Tap, ...]]:
-        """The taps of a phase of columns, those together that lie side by side."""
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The phases of columns, those together that are one product."""
+        return sides_of(self.columns, self.apart)
+
+    def groups_of(self, side: Side | Phase) -> list[tuple[Tap, ...]]:
+        """The taps of some columns, those together that lie side by side."""
         firsts = range(0, len(side.taps), self.beside)
         return [side.taps[first : first + self.beside] for first in firsts]
 
     @property
+    def groups(self) -> int:
+        """How many taps, or kernels of those that lie side by side, a row of the kernel has."""
+        if not self.apart:
+            return self.kernel[1]
+        return sum(len(self.groups_of(side)) for side in self.sides)
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Inputs and outputs of the kernel of a product."""
+        return self.image[-1], len(self.sides[0].phases) * self.wide
+
+    @property
     def starts(self) -> tuple[tuple[int, ...], ...]:
         """Where outputs begin to read their columns, for taps that lie side by side."""
-        groups = itertools.chain(*map(self.groups_of, self.columns.phases))
+        groups = itertools.chain(*map(self.groups_of, self.sides))
         return tuple(sorted({tuple(tap.offset for tap in group) for group in groups}))
 
     @property
-    def window(self) -> tuple[int, int]:
-        """A padded row of an image, of 128 channels: steps are for single precision only."""
+    def window(self) -> tuple[int, int, int]:
+        """Padded rows of an image, of 128 channels: steps are for single precision only."""
         columns = self.columns
         last = max(itertools.chain(*self.starts)) + columns.stride * (self.pitch - 1) + 1
-        return up(max(last, columns.lo + columns.size), SUBLANES), LANES
+        width = up(max(last, columns.lo + columns.size), SUBLANES)
+        # So many that one is laid out while another is read.
+        together = min(max(STAGED // width, 1), 8, self.rows.size)
+        return together, width, LANES
 
     @property
     def image(self) -> tuple[int, ...]:
@@ -206,24 +234,26 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes in the memory on the chip."""
-        outer = up(self.wide, LANES)
+        return sum(n * of for n, of in zip(self.copies, self.copied, strict=True)) + self.work(1)
+
+    def work(self, padded: int) -> int:
+        """Bytes in the memory on the chip beside the blocks, of some of the padded images."""
         held = 2 if self.packed else 4
         work = (
-            math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held
+            padded * math.prod(self.image[:-1]) * up(self.image[-1], LANES) * held
             + math.prod(self.window) * 4
         )
         if self.result is not None:
             work += math.prod(self.result) * 4
         # The sums of a product, and what is rounded of them.
-        sums = 2 * MOST_ROWS * outer * 4
-        return sum(n * of for n, of in zip(self.copies, self.copied, strict=True)) + work + sums
+        return work + 2 * MOST_ROWS * up(self.block[1], LANES) * 4
 
     @property
     def products(self) -> int:
         """Products of 8 rows by 128 channels by 128 that are written out."""
         taps = sum(len(row.taps) for row in self.rows.phases)
-        taps *= sum(len(self.groups_of(side)) for side in self.columns.phases)
-        tiles = -(-self.channels // LANES) * -(-self.wide // LANES)
+        taps *= sum(len(self.groups_of(side)) for side in self.sides)
+        tiles = -(-self.channels // LANES) * -(-self.block[1] // LANES)
         return taps * tiles * -(-math.prod(self.chunk) // SUBLANES)
 
 
@@ -240,12 +270,14 @@ def plan_of(problem: Problem) -> Plan | None:
 def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     problem = problem.replace(turned=turned)
-    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
-    return next(fitting, None)
+    return next(filter(fits, plans_of(problem)), None)
 
 
-def plans(problem: Problem) -> list[Plan]:
-    """Ways to cut it into blocks, the best first."""
+def plans_of(problem: Problem, planes: int = 0) -> list[Plan]:
+    """Ways to cut it into blocks, the best first.
+
+    Of volumes it is a plane, of so many taps along the ``planes``; columns are joined there.
+    """
     image, outer, first = as_image(problem), problem.out_channels, problem.channels_first
     rows, columns = (
         axis_of(n, k, p, s, d, a, lo, 1)
@@ -278,6 +310,12 @@ def plans(problem: Problem) -> list[Plan]:
         images=1,
         wide=outer,
     )
+    if planes:
+        sums = planes * max(len(phase.taps) for phase in rows.phases)
+        columns, apart = joined(columns, plan.channels, outer, sums)
+        # What is joined is put together in whole registers.
+        first = plan.outer_first and not (apart and outer % (2 * SUBLANES))
+        plan = dataclasses.replace(plan, columns=columns, apart=apart, outer_first=first)
     wides = [outer] if outer <= WIDEST or outer % LANES else []
     wides += [LANES * n for n in (4, 2, 1) if outer % (LANES * n) == 0 and LANES * n < outer]
     divisors = [d for d in range(min(problem.batch, 32), 0, -1) if problem.batch % d == 0]
@@ -292,53 +330,13 @@ def plans(problem: Problem) -> list[Plan]:
     ]
 
 
-def sizes_of(problem: Problem) -> tuple[int, int, int]:
-    """Bytes of an element of x, of w and of y."""
-    return problem.x_dtype.itemsize, problem.w_dtype.itemsize, problem.out_dtype.itemsize
-
-
-def as_image(problem: Problem) -> Problem:
-    """A row as an image of one row."""
-    if problem.rank == 2:
-        return problem
-    return problem.replace(
-        size=(1, *problem.size),
-        kernel=(1, *problem.kernel),
-        stride=(1, *problem.stride),
-        padding=((0, 0), *problem.padding),
-        input_dilation=(1, *problem.input_dilation),
-        dilation=(1, *problem.dilation),
-    )
-
-
 def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a dense convolution along one or two axes, or None."""
     if (why := of_numbers(problem)) is not None:
         return why
     if problem.is_window:
         return "a window larger than the output"
-    ways = plans(problem)
-    if not ways[0].starts:
+    plans = plans_of(problem)
+    if not plans[0].starts:
         return "no tap meets a sample"
-    return None if plan_of(problem) is not None else too_large(ways)
-
-
-def of_numbers(problem: Problem) -> str | None:
-    """Why a dense kernel takes no numbers such as a problem's, or None."""
-    for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
-        if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
-            return f"{dtype}, and it serves float32 and bfloat16"
-    if problem.x_dtype != problem.w_dtype:
-        return "two dtypes at once"
-    precision = problem.precision
-    both = precision if isinstance(precision, tuple) else (precision,)
-    if not set(both) <= {None, lax.Precision.DEFAULT, lax.Precision.HIGHEST}:
-        return f"a precision of {precision}"
-    return None
-
-
-def too_large(ways: Sequence[Any]) -> str:
-    """What the least of some plans would need that there is not."""
-    least = min(plan.memory for plan in ways)
-    products = min(plan.products for plan in ways)
-    return f"{least} bytes of a block, of {MEMORY}, or {products} products, of {MOST_PRODUCTS}"
+    return None if plan_of(problem) is not None else too_large(plans)

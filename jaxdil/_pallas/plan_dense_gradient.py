@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "of_windows", "plan_of", "plans", "reason"]
+__all__ = ["Plan", "of_windows", "plan_of", "plans_of", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -158,11 +158,11 @@ class Plan:
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a kernel gradient along one or two axes, or None if none fits."""
-    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    fitting = (p for p in plans_of(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def plans(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
+def plans_of(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
     """Ways to cut it into blocks, the best first.
 
     Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
@@ -229,7 +229,7 @@ def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
     if (why := of_windows(problem)) is not None:
         return why
-    ways = plans(problem)
+    ways = plans_of(problem)
     if not ways[0].meeting:
         return "no tap meets a sample"
     return None if plan_of(problem) is not None else plan_dense.too_large(ways)

@@ -20,7 +20,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._problem import Problem
 
-__all__ = ["WIDEST", "Plan", "joined", "plan_of", "plans", "reason", "tiles"]
+__all__ = ["WIDEST", "Plan", "joined", "plan_of", "plans_of", "reason", "tiles"]
 
 # Channels of a block at the most, of input or output.
 WIDEST = 512
@@ -127,11 +127,11 @@ def _plan_of(problem: Problem, *, turned: bool) -> Plan | None:
     # Problems are the same whether their kernels are turned or not; plans are not.
     problem = problem.replace(turned=turned)
     most = plan_dense.MOST_PRODUCTS
-    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= most)
+    fitting = (p for p in plans_of(problem) if p.memory <= MEMORY and p.products <= most)
     return next(fitting, None)
 
 
-def plans(problem: Problem) -> list[Plan]:
+def plans_of(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     groups = problem.groups
     inner, outer = problem.group_channels, problem.out_channels // groups
@@ -151,7 +151,7 @@ def plans(problem: Problem) -> list[Plan]:
         part = block.replace(
             batch=block.batch * slices, size=(block.size[0] // slices, *block.size[1:])
         )
-        for whole in plan_dense.plans(_in_turn(part, images)):
+        for whole in plan_dense.plans_of(_in_turn(part, images)):
             dense = dataclasses.replace(
                 whole, outer_first=problem.turned, across=across, abreast=images
             )
@@ -193,7 +193,7 @@ def reason(problem: Problem) -> str | None:
         return why
     if problem.is_window:
         return "a window larger than the output"
-    ways = plans(problem)
+    ways = plans_of(problem)
     if not ways:
         return f"no groups of up to {WIDEST} channels together fill registers of {LANES}"
     if not ways[0].dense.starts:

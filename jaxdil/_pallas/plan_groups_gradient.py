@@ -20,7 +20,7 @@ from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES, together
 from jaxdil._pallas.plan_groups import WIDEST, joined, tiles
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "plans", "reason"]
+__all__ = ["Plan", "plan_of", "plans_of", "reason"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,11 +90,11 @@ class Plan:
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a kernel gradient along one or two axes, or None if none fits."""
     most = plan_dense_gradient.MOST_PRODUCTS
-    fitting = (p for p in plans(problem) if p.memory <= MEMORY and p.products <= most)
+    fitting = (p for p in plans_of(problem) if p.memory <= MEMORY and p.products <= most)
     return next(fitting, None)
 
 
-def plans(problem: Problem) -> list[Plan]:
+def plans_of(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
     groups = problem.batch_groups
     inner, outer = problem.batch // groups, problem.out_channels // groups
@@ -108,7 +108,7 @@ def plans(problem: Problem) -> list[Plan]:
     images = _abreast(problem, (x, g))
     found = []
     # With x turned, products come as dw has them.
-    for whole in plan_dense_gradient.plans(_in_turn(block, images), exchanged=True):
+    for whole in plan_dense_gradient.plans_of(_in_turn(block, images), exchanged=True):
         across = (g, x) if whole.exchanged else (x, g)
         image = dataclasses.replace(whole.image, across=across, abreast=images)
         dense = dataclasses.replace(whole, image=image, outer_first=False)
@@ -141,7 +141,7 @@ def reason(problem: Problem) -> str | None:
     """Why the kernel cannot serve a kernel gradient along one or two axes, or None."""
     if (why := plan_dense_gradient.of_windows(problem)) is not None:
         return why
-    ways = plans(problem)
+    ways = plans_of(problem)
     if not ways:
         return f"no groups of up to {WIDEST} channels together fill registers of {LANES}"
     if not ways[0].dense.meeting:

@@ -22,8 +22,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from jaxdil._pallas.axes import LANES
 from jaxdil._pallas.narrow import narrow
-from jaxdil._pallas.plan_1d import LANES, Plan
+from jaxdil._pallas.plan_1d import Plan
 from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]

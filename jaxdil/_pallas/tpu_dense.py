@@ -14,6 +14,7 @@ where they belong.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -26,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._pallas.axes import Phase, Tap
 from jaxdil._pallas.lying import order, parts_of, swapped, write
 from jaxdil._pallas.narrow import narrow
-from jaxdil._pallas.plan_dense import LANES, Plan
+from jaxdil._pallas.plan_dense import LANES, SUBLANES, Plan
 from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.varying import like
 
@@ -116,9 +117,9 @@ def multiplied(precision: Any, interpret: Any) -> Multiply:
     """The product of a (M, K) and b, summed over axis ``inner`` of b, in single precision."""
 
     def multiply(a: Any, b: Any, inner: int) -> Any:
-        if (
-            interpret
-        ):  # where a CPU may have no product of half precision; theirs are exact in single
+        # A CPU may have no product of half precision, and Mosaic none with a vector; theirs are
+        # exact in single.
+        if interpret or b.shape[1 - inner] == 1:
             a, b = a.astype(jnp.float32), b.astype(jnp.float32)
         contract = ((1,), (inner,)), ((), ())
         return lax.dot_general(
@@ -150,7 +151,7 @@ def _convolve(
     else:
         stage(x, window, image, plan)
     for phase in plan.rows.phases:
-        rows(phase, w, y, image, results, plan, multiply)
+        rows(phase, [(w, image)], y, results, plan, multiply)
 
 
 # --- the padded images ----------------------------------------------------------------------------
@@ -182,30 +183,35 @@ def stage(
     ``used`` are the columns that outputs are wanted for, others stay zero; all if None. ``kept``
     are the channels that do not become zero; all if None.
     """
-    rows, columns = plan.rows, plan.columns
+    columns = plan.columns
 
-    def row(n: Any, r: Any) -> None:
-        for first in range(0, plan.channels, LANES):
-            lanes = slice(first, min(first + LANES, plan.channels))
-            filled = slice(0, lanes.stop - first)
-            for at, given in parts_of(x, n, r, columns.size, lanes, plan.lies[0]):
+    def lay(n: Any, r: Any, high: int, lanes: slice, filled: slice) -> None:
+        for i in range(high):
+            for at, given in parts_of(x, n, r + i, columns.size, lanes, plan.lies[0]):
                 part = given
                 if kept is not None:
                     part = jnp.where(within(part.shape, 1, kept, lanes.start), part, 0)
-                window[columns.lo + at : columns.lo + at + part.shape[0], filled] = part
-            for i, starts in enumerate(plan.starts):
-                reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
-                part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
+                window[i, columns.lo + at : columns.lo + at + part.shape[0], filled] = part
+
+    def group(n: Any, r: Any, high: int) -> None:
+        for first in range(0, plan.channels, LANES):
+            lanes = slice(first, min(first + LANES, plan.channels))
+            filled = slice(0, lanes.stop - first)
+            lay(n, r, high, lanes, filled)
+            for i, (at, starts) in itertools.product(range(high), enumerate(plan.starts)):
+                reads = [pl.ds(start, plan.pitch, columns.stride) for start in starts]
+                part = lax.concatenate([window.at[i][read, :][:, filled] for read in reads], 1)
                 part = part.astype(image.dtype)[:used]
                 to = (
                     pl.ds(n, 1),
-                    pl.ds(r + rows.lo, 1),
+                    pl.ds(r + i + plan.rows.lo, 1),
                     pl.ds(0, part.shape[0]),
                     _lanes(lanes, len(starts)),
                 )
-                image.at[i][to] = part[None, None]
+                image.at[at][to] = part[None, None]
 
-    repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+    together = window.shape[0]
+    repeat(plan.images, lambda n: split(plan.rows.size, together, functools.partial(group, n)))
 
 
 def within(shape: Sequence[int], axis: int, kept: Channels, start: int = 0) -> Any:
@@ -224,9 +230,8 @@ def _lanes(lanes: slice, times: int) -> slice:
 
 def rows(
     phase: Phase,
-    w: Any,
+    sources: Sequence[tuple[Any, Any]],
     y: Any,
-    image: Any,
     results: Any,
     plan: Plan,
     multiply: Multiply,
@@ -234,7 +239,8 @@ def rows(
 ) -> None:
     """The outputs of a phase of rows, some images, rows and columns a time.
 
-    ``kept`` are the outputs that are written; all if None.
+    Of several kernels, each with its own padded images, it is one sum. ``kept`` are the outputs
+    that are written; all if None.
     """
     images, height, width = plan.chunk
     step = plan.columns.step
@@ -242,11 +248,16 @@ def rows(
 
     def block(n: Any, r: Any, high: int, q: Any) -> None:
         total: Any = None
-        for side in plan.columns.phases:
-            total = _sum(phase, side, w, image, (n, r, q), (images, high, width), plan, multiply)
-            total = total.reshape(images, high, width, plan.wide)
-            if results:
-                _put(total, results[0], high, pl.ds(side.phase, width, step))
+        for side in range(len(plan.sides)):
+            total = _sum(phase, side, sources, (n, r, q), (images, high, width), plan, multiply)
+            total = total.reshape(images, high, width, -1)
+            if plan.apart:
+                # Zero, or else a sample that is no number may have reached outputs beside its own.
+                none = (total * 0).reshape(-1, SUBLANES, total.shape[-1]).sum(0)
+                results[1][:, : none.shape[1]] += none
+            for i, each in enumerate(plan.sides[side].phases if results else ()):
+                part = total[..., i * plan.wide : (i + 1) * plan.wide]
+                _put(part, results[0], high, pl.ds(each.phase, width, step))
         for i in range(high):
             row = _ordered(results[0], i, plan) if results else total[:, i]
             at = n, (r + i) * plan.rows.step + phase.phase, q * step
@@ -286,37 +297,43 @@ def read(image: Any, at: Any, shape: Any, step: int) -> Any:
     return lax.concatenate(rows, 1)
 
 
-def _weights(w: Any, row: Tap, group: Sequence[Tap], plan: Plan) -> Any:
+def _weights(w: Any, row: Tap, side: int, group: Sequence[Tap], plan: Plan) -> Any:
     """The kernel of taps that lie side by side."""
-    taps = [row.tap * plan.kernel[1] + each.tap for each in group]
+    height, width = plan.kernel[0], plan.groups
+    if plan.apart:
+        at = sum(len(plan.groups_of(each)) for each in plan.sides[:side])
+        at += group[0].tap // plan.beside
+        inner = plan.channels * len(group)
+        kernel = w.at[(height - 1 - row.tap if plan.turned else row.tap) * width + at]
+        return kernel[:, :inner] if plan.outer_first else kernel[:inner]
+    taps = [row.tap * width + each.tap for each in group]
     if plan.turned:
-        taps = [plan.kernel[0] * plan.kernel[1] - 1 - tap for tap in taps]
+        taps = [height * width - 1 - tap for tap in taps]
     return lax.concatenate([w[tap] for tap in taps], 1 if plan.outer_first else 0)
 
 
 def _sum(
     phase: Phase,
-    side: Phase,
-    w: Any,
-    image: Any,
-    at: Any,
+    side: int,
+    sources: Sequence[tuple[Any, Any]],
+    place: Any,
     shape: Any,
     plan: Plan,
     multiply: Multiply,
 ) -> Any:
     """The sums of a phase of rows and one of columns: (outputs, O)."""
-    (n, r, q), (images, high, width) = at, shape
+    (n, r, q), (images, high, width) = place, shape
     total: Any = None
-    for row in phase.taps:
-        for group in plan.groups_of(side):
+    for (w, image), row in itertools.product(sources, phase.taps):
+        for group in plan.groups_of(plan.sides[side]):
             start = plan.starts.index(tuple(tap.offset for tap in group))
             first = r * plan.rows.stride + row.offset
             part = read(image, (start, n, first, q), shape, plan.rows.stride)
             part = part[..., : plan.channels * len(group)]
             part = part.reshape(images * high * width, -1).astype(w.dtype)
-            weights = _weights(w, row, group, plan)
+            weights = _weights(w, row, side, group, plan)
             term = multiply(part, weights, 1 if plan.outer_first else 0)
             total = term if total is None else total + term
     if total is None:
-        return jnp.zeros((images * high * width, plan.wide), jnp.float32)
+        return jnp.zeros((images * high * width, plan.block[1]), jnp.float32)
     return total

@@ -132,7 +132,7 @@ def _convolve(
     def compute(kept: tuple[Any, Any] | None, written: tuple[Any, Any] | None) -> None:
         stage(x, window, image, dense, kept=kept)
         for phase in dense.rows.phases:
-            rows(phase, wide, y, image, results, dense, multiply, written)
+            rows(phase, [(wide, image)], y, results, dense, multiply, written)
 
     if plan.together == 1:
         compute(None, None)

@@ -1,4 +1,4 @@
-"""The rules for a TPU in their order, from what its compiler estimates: T1 to T17.
+"""The rules for a TPU in their order, from what its compiler estimates: T1 to T18.
 
 Its matrix unit multiplies 128 channels by 128 at a time, zeros or not. lax leaves it idle where
 groups are narrow, goes through inserted zeros where samples are spread, and knows two spatial
@@ -111,6 +111,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     copied = image and problem.batch < 8 and min(inner, outer) >= 64
     rows = rows or (copied and (square or problem.rank == 1))
     yield rows, rule(16, "pallas_tpu", "dense, in one pass")
+    yield _volumes(problem) and not window, rule(18, "pallas_tpu", "dense volumes, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation
@@ -198,3 +199,17 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     square = square and problem.taps <= (25 if outer >= 8 else 9)
     yield small and square and (near or wide), rule(7, "taps", "2-D, a batch below 8")
     yield small and problem.taps == 1, rule(9, "taps", "1x1, a batch below 8")
+
+
+def _volumes(problem: Problem) -> bool:
+    """Whether dense volumes go through memory once: of channels that fill registers, or many.
+
+    A stride on the last axes alone makes x and y lie in different orders. Of fewer positions than
+    channels reading the kernel is what takes the time, and large batches of many lax does well.
+    """
+    inner, positions = problem.channels, problem.batch * math.prod(problem.positions)
+    most = max(inner, problem.out_channels)
+    if positions < most or (problem.batch >= 8 and most > 64):
+        return False
+    whole = problem.rank == 3 and problem.taps > 1 and (inner % 16 == 0 or inner >= 40)
+    return whole and (max(problem.stride) == 1 or min(problem.stride) > 1)
