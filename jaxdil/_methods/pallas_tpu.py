@@ -141,11 +141,21 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
 
 
 def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
-    from jaxdil._pallas import tpu_3d
+    from jaxdil._pallas import tpu_3d, tpu_3d_gradient
 
     plan = plan_3d.plan_of(problem)
     first, second, third = plan.order
+    back = [plan.order.index(axis) for axis in range(3)]
+    if problem.batch_groups > 1:
+        # (C, *S, N) and (*P, N, C) as image and cotangent lie in memory.
+        x, g = (
+            transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
+            transpose(w, (3, first, second, third, 4)),
+        )
+        gradient = tpu_3d_gradient.kernel_gradient
+        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
+        return transpose(dw, (*back, 3)).reshape(problem.y_shape)
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
     y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
-    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4))
+    return transpose(y, (0, *(1 + axis for axis in back), 4))

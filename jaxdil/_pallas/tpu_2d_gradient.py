@@ -36,7 +36,7 @@ from jaxdil._pallas.tpu_2d import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["kernel_gradient"]
+__all__ = ["add", "kernel_gradient"]
 
 # Rows that are multiplied together.
 TOGETHER = 16
@@ -78,7 +78,7 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
 
     def one(image_of: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
         stage(image_of(x), image, plan, i)
-        _add(image, image_of(g), sums.at[tile], plan, i)
+        add(image, image_of(g), sums.at[tile], plan, i)
 
     over(plan, one)
 
@@ -89,7 +89,7 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
             dw[:, lanes] = sums[tile].sum(axis=1)
 
 
-def _add(image: Any, g: Any, sums: Any, plan: Plan, i: Any) -> None:
+def add(image: Any, g: Any, sums: Any, plan: Plan, i: Any) -> None:
     """Add what a block contributes, as many columns of the kernel at a time as registers hold."""
     ((_, _, down),), ((_, _, across),) = plan.rows.phases, plan.columns.phases
     if not down:
