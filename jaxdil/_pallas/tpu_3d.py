@@ -24,7 +24,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._layout import transpose
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_3d import Plan
-from jaxdil._pallas.tpu_2d import clear, finish, stage, sums
+from jaxdil._pallas.tpu_2d import finish, stage, sums
 from jaxdil._pallas.varying import like
 
 __all__ = [
@@ -131,7 +131,12 @@ def slot(plan: Plan, padded: Any) -> Any:
 
 def stage_planes(xs: Sequence[Any], ring: Any, plan: Plan, i: Any) -> None:
     """Write the planes of x that come with a step into the ring, or zeros beyond the ends."""
-    planes = plan.planes
+    planes, span = plan.planes, np.int32(plan.plane.image[0])
+
+    def blank(row: Any, _: None) -> None:
+        each = lax.div(row, span)
+        ring[each, row - each * span] = jnp.zeros(ring.shape[2:], ring.dtype)
+
     for at, x in enumerate(xs):
         padded = _padded(plan, i, at)
         inside = (padded >= planes.lo) & (padded < planes.lo + planes.size)
@@ -140,7 +145,8 @@ def stage_planes(xs: Sequence[Any], ring: Any, plan: Plan, i: Any) -> None:
         first, stop = here, jnp.where(inside, here, here + 1)
         if at == 0:
             first, stop = jnp.where(i == 0, 0, first), jnp.where(i == 0, plan.ring, stop)
-        lax.fori_loop(first, stop, lambda each, _: clear(ring.at[each]), None)
+        # A row at a time: what most steps do without is not written out.
+        lax.fori_loop(first * span, stop * span, blank, None)
         into = functools.partial(stage, plane_of(x, plan, 0), ring.at[here], plan.plane, 0)
         pl.when(inside)(into)
 

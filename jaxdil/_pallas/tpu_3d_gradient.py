@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -23,7 +24,6 @@ from jaxdil._layout import transpose
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import SUBLANES
 from jaxdil._pallas.plan_3d import Plan
-from jaxdil._pallas.tpu_2d import clear, repeat
 from jaxdil._pallas.tpu_2d_gradient import add
 from jaxdil._pallas.tpu_3d import cost, order, plane_of, slot, stage_planes, x_blocks, y_block
 from jaxdil._pallas.varying import like
@@ -43,11 +43,11 @@ def kernel_gradient(
         functools.partial(_correlate, plan=plan),
         grid=plan.grid,
         in_specs=[*x_blocks(plan), y_block(plan)],
-        out_specs=pl.BlockSpec((plan.taps, taps, plane.lanes), lambda c, n, i: (0, 0, c)),  # noqa: ARG005
-        out_shape=like(x, (plan.taps, taps, plane.channels), jnp.float32),
+        out_specs=pl.BlockSpec((plan.taps * taps, 1, plane.lanes), lambda c, n, i: (0, 0, c)),  # noqa: ARG005
+        out_shape=like(x, (plan.taps * taps, 1, plane.channels), jnp.float32),
         scratch_shapes=[
             pltpu.VMEM((plan.ring, *plane.image), jnp.float32),
-            pltpu.VMEM((plan.taps, taps, SUBLANES, plane.lanes), jnp.float32),
+            pltpu.VMEM((plan.taps * taps, SUBLANES, plane.lanes), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
@@ -63,9 +63,13 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     n, i, planes = pl.program_id(1), pl.program_id(2), plan.planes
     xs, (g, dw, ring, sums) = refs[: planes.stride], refs[planes.stride :]
 
-    @pl.when((n == 0) & (i == 0))
-    def _() -> None:
-        repeat(plan.taps, lambda tap: clear(sums.at[tap]))
+    def blank(tap: Any, _: None) -> None:
+        sums[tap] = jnp.zeros(sums.shape[1:], sums.dtype)
+
+    def store(tap: Any, _: None) -> None:
+        dw[tap] = sums[tap].sum(axis=0, keepdims=True)
+
+    lax.fori_loop(0, jnp.where((n == 0) & (i == 0), sums.shape[0], 0), blank, None)
 
     stage_planes(xs, ring, plan, i)
     ((_, _, taps),) = planes.phases
@@ -73,16 +77,8 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     @pl.when(i >= plan.late)
     def _() -> None:
         start = (i - plan.late) * planes.stride
-        # They lie evenly apart.
-        first, second = taps[0], taps[min(1, len(taps) - 1)]
+        images = [(each.tap, ring.at[slot(plan, start + each.offset)]) for each in taps]
+        add(images, plane_of(g, plan, 0), sums, plan.plane, 0)
 
-        def tap(u: Any) -> None:
-            image = ring.at[slot(plan, start + first.offset + (second.offset - first.offset) * u)]
-            add(image, plane_of(g, plan, 0), sums.at[first.tap + u], plan.plane, 0)
-
-        repeat(len(taps), tap)
-
-    @pl.when((n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1))
-    def _() -> None:
-        for tap in range(plan.taps):
-            dw[tap] = sums[tap].sum(axis=1)
+    last = (n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1)
+    lax.fori_loop(0, jnp.where(last, sums.shape[0], 0), store, None)
