@@ -18,7 +18,14 @@ from jax import lax
 
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
-from jaxdil._pallas import plan_1d, plan_2d, plan_3d, plan_dense, plan_dense_gradient
+from jaxdil._pallas import (
+    plan_1d,
+    plan_2d,
+    plan_3d,
+    plan_dense,
+    plan_dense_gradient,
+    plan_volumes_gradient,
+)
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "dense", "dense_gradient", "supports"]
@@ -35,6 +42,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
+        if problem.rank == 3:
+            plan = plan_volumes_gradient
     why = plan.reason(problem)
     return why and f"pallas_tpu: {why}"
 
@@ -49,8 +58,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
 
 
 def _is_dense(problem: Problem) -> bool:
-    """Whether the dense kernels are asked: of volumes there is none."""
-    return problem.rank < 3 and problem.groups == problem.batch_groups == 1
+    """Whether the dense kernels are asked: of volumes there is that of kernel gradients."""
+    return problem.groups == problem.batch_groups == 1
 
 
 def _is_gradient(problem: Problem) -> bool:
@@ -62,6 +71,8 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     """The kernel gradient of a dense convolution."""
     from jaxdil._pallas import tpu_dense_gradient
 
+    if problem.rank == 3:
+        return _volumes_gradient(x, w, problem, interpret=interpret)
     plan = plan_dense_gradient.plan_of(problem)
     assert plan is not None
     rank = problem.rank
@@ -75,6 +86,22 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     dw = gradient(x, g, plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
     return transpose(dw, order).reshape(problem.y_shape)
+
+
+def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    from jaxdil._pallas import tpu_volumes_gradient
+
+    plan = plan_volumes_gradient.plan_of(problem)
+    assert plan is not None
+    first, second, third = plan.order
+    # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
+    x = transpose(x, (4, 1 + first, 1 + second, 1 + third, 0))
+    g = transpose(w, (3, first, second, third, 4))
+    gradient = tpu_volumes_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    back = [plan.order.index(axis) for axis in range(3)]
+    return transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:

@@ -24,25 +24,18 @@ from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["ORDERS", "Plan", "Ring", "in_sublanes", "plan_of", "reason"]
 
 # The axis in the sublanes (2 the columns, 3 the batch) -> the spatial axes in the order of memory.
-_ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
+ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """One convolution of volumes."""
+class Ring:
+    """Planes that come one after the other into a ring on the chip."""
 
-    order: tuple[int, int, int]
-    """The spatial axes as the kernel has them: planes, rows, columns."""
     planes: Axis
-    positions: int
-    """Planes of the output."""
-    taps: int
-    """Taps along the planes."""
-    plane: plan_2d.Plan
-    """A plane of each of some examples, by itself."""
+    """The axis that they are of."""
 
     @property
     def ring(self) -> int:
@@ -60,6 +53,20 @@ class Plan:
     def steps(self) -> int:
         """Steps from the first plane of x to the last of y."""
         return self.late + self.planes.outputs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan(Ring):
+    """One convolution of volumes."""
+
+    order: tuple[int, int, int]
+    """The spatial axes as the kernel has them: planes, rows, columns."""
+    positions: int
+    """Planes of the output."""
+    taps: int
+    """Taps along the planes."""
+    plane: plan_2d.Plan
+    """A plane of each of some examples, by itself."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -101,8 +108,8 @@ def plan_of(problem: Problem) -> Plan:
         kernel, positions, batch = positions, kernel, problem.channels
         stride, dilation = dilation, stride
     x, y = (batch, *problem.size), (batch, *positions)
-    lies = _in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
-    order = _ORDERS[lies]
+    lies = in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
+    order = ORDERS[lies]
     first, *rest = order
     image = problem.replace(
         **{
@@ -130,7 +137,7 @@ def plan_of(problem: Problem) -> Plan:
     )
 
 
-def _in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
+def in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
     """The axis that the compiler lays into the sublanes: the last that leaves fewest empty."""
     batch, *spatial = sizes
 

@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "plan_of", "reason"]
+__all__ = ["Plan", "is_read_in_places", "plan_of", "plans_of", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -130,14 +130,22 @@ class Plan:
         return (blocks * images if images > 1 else 1) * read + blocks * (images * stays + dw)
 
     @property
+    def images_held(self) -> int:
+        """Bytes of the padded images."""
+        held = 2 if self.image.packed else 4
+        return math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
+
+    def others_held(self, times: int) -> int:
+        """Bytes of the image that stays, turned, and of so many times the sums."""
+        work = self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
+        taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
+        sums = times * taps * up(self.wide, SUBLANES) * inner * 4
+        return work + sums + math.prod(self.image.window) * 4
+
+    @property
     def memory(self) -> int:
         """Bytes in the memory on the chip."""
-        held = 2 if self.image.packed else 4
-        work = math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
-        work += self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
-        taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
-        sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
-        work += sums + math.prod(self.image.window) * 4
+        work = self.images_held + self.others_held(0 if self.alone else 1)
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
@@ -158,15 +166,20 @@ class Plan:
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan | None:
     """The plan of a kernel gradient along one or two axes, or None if none fits."""
-    fitting = (p for p in _plans(problem) if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
+    found = plans_of(problem, exchanged=is_read_in_places(problem))
+    fitting = (p for p in found if p.memory <= MEMORY and p.products <= MOST_PRODUCTS)
     return next(fitting, None)
 
 
-def _plans(problem: Problem) -> list[Plan]:
-    """Ways to cut it into blocks, the best first."""
+def is_read_in_places(problem: Problem) -> bool:
+    """Whether it is the cotangent, not x, that is read at each tap's place."""
     plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
     # Where either would do, that of fewer channels stays.
-    exchanged = max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+    return max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+
+
+def plans_of(problem: Problem, *, exchanged: bool) -> list[Plan]:
+    """Ways to cut it into blocks, the best first."""
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(
@@ -225,7 +238,7 @@ def reason(problem: Problem) -> str | None:
     apart = max(problem.input_dilation) > 1
     if apart and max(*problem.dilation, *problem.stride) > 1:
         return "a kernel gradient with the input dilated, and a stride or a dilation"
-    plans = _plans(problem)
+    plans = plans_of(problem, exchanged=is_read_in_places(problem))
     image = plans[0].image
     if not (image.rows.phases[0].taps and image.columns.phases[0].taps):
         return "no tap meets a sample"

@@ -11,7 +11,7 @@ taps in one sum in registers. Before the first plane of x and after the last the
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,13 +23,15 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
 from jaxdil._pallas.narrow import narrow
-from jaxdil._pallas.plan_3d import Plan
+from jaxdil._pallas.plan_3d import Plan, Ring
 from jaxdil._pallas.tpu_2d import finish, stage, sums
 from jaxdil._pallas.varying import like
 
 __all__ = [
+    "come",
     "convolution",
     "cost",
+    "nearest",
     "order",
     "plane_of",
     "slot",
@@ -85,7 +87,7 @@ def x_blocks(plan: Plan) -> list[pl.BlockSpec]:
     shape = order(plan, max(plane.together, 1), 1, *sizes)
 
     def block(at: int) -> pl.BlockSpec:
-        return pl.BlockSpec(shape, lambda c, n, i: order(plan, n, _nearest(plan, i, at), 0, 0, c))
+        return pl.BlockSpec(shape, lambda c, n, i: order(plan, n, nearest(plan, i, at), 0, 0, c))
 
     return [block(at) for at in range(plan.planes.stride)]
 
@@ -100,15 +102,15 @@ def y_block(plan: Plan) -> pl.BlockSpec:
     )
 
 
-def _padded(plan: Plan, i: Any, at: int) -> Any:
+def padded_of(plan: Ring, i: Any, at: int) -> Any:
     """The padded plane that comes with a step: the last is the last that its outputs read."""
     planes = plan.planes
     return (i - plan.late) * planes.stride + (planes.window(1) - planes.stride + at)
 
 
-def _nearest(plan: Plan, i: Any, at: int) -> Any:
+def nearest(plan: Ring, i: Any, at: int) -> Any:
     """The plane of x that comes with a step; beyond the ends, where none does, any."""
-    return jnp.clip(_padded(plan, i, at) - plan.planes.lo, 0, plan.planes.size - 1)
+    return jnp.clip(padded_of(plan, i, at) - plan.planes.lo, 0, plan.planes.size - 1)
 
 
 def cost(plan: Plan, taps: int) -> pl.CostEstimate:
@@ -124,31 +126,49 @@ def plane_of(block: Any, plan: Plan, at: int) -> Any:
     return block.at[at] if plan.plane.together else block.at[0, at]
 
 
-def slot(plan: Plan, padded: Any) -> Any:
+def slot(plan: Ring, padded: Any) -> Any:
     """Where a padded plane lies in the ring; those before the first there are below zero."""
     return lax.rem(padded + plan.ring, np.int32(plan.ring))
 
 
-def stage_planes(xs: Sequence[Any], ring: Any, plan: Plan, i: Any) -> None:
-    """Write the planes of x that come with a step into the ring, or zeros beyond the ends."""
-    planes, span = plan.planes, np.int32(plan.plane.image[0])
+def come(
+    plan: Ring,
+    i: Any,
+    put: Callable[[int, Any], None],
+    blank: Callable[[Any, Any], None],
+    rows: int,
+) -> None:
+    """``put(which, slot)`` for the planes that come with a step; beyond the ends a slot is blank.
 
-    def blank(row: Any, _: None) -> None:
-        each = lax.div(row, span)
-        ring[each, row - each * span] = jnp.zeros(ring.shape[2:], ring.dtype)
+    ``blank(slot, row)`` makes a row zero, a row at a time: it is what most steps do without.
+    """
+    planes, high = plan.planes, np.int32(rows)
 
-    for at, x in enumerate(xs):
-        padded = _padded(plan, i, at)
+    def row(each: Any, _: None) -> None:
+        blank(lax.div(each, high), lax.rem(each, high))
+
+    for at in range(planes.stride):
+        padded = padded_of(plan, i, at)
         inside = (padded >= planes.lo) & (padded < planes.lo + planes.size)
         # One place for both: all of the ring before the first plane, one of it beyond the ends.
         here = slot(plan, padded)
         first, stop = here, jnp.where(inside, here, here + 1)
         if at == 0:
             first, stop = jnp.where(i == 0, 0, first), jnp.where(i == 0, plan.ring, stop)
-        # A row at a time: what most steps do without is not written out.
-        lax.fori_loop(first * span, stop * span, blank, None)
-        into = functools.partial(stage, plane_of(x, plan, 0), ring.at[here], plan.plane, 0)
-        pl.when(inside)(into)
+        lax.fori_loop(first * high, stop * high, row, None)
+        pl.when(inside)(functools.partial(put, at, here))
+
+
+def stage_planes(xs: Sequence[Any], ring: Any, plan: Plan, i: Any) -> None:
+    """Write the planes of x that come with a step into the ring, or zeros beyond the ends."""
+
+    def put(at: int, here: Any) -> None:
+        stage(plane_of(xs[at], plan, 0), ring.at[here], plan.plane, 0)
+
+    def blank(here: Any, row: Any) -> None:
+        ring[here, row] = jnp.zeros(ring.shape[2:], ring.dtype)
+
+    come(plan, i, put, blank, plan.plane.image[0])
 
 
 def _convolve(*refs: Any, plan: Plan) -> None:

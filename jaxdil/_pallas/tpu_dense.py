@@ -39,6 +39,7 @@ __all__ = [
     "part_of",
     "read",
     "stage",
+    "stage_row",
     "swapped",
 ]
 
@@ -181,30 +182,35 @@ def stage(x: Any, window: Any, image: Any, plan: Plan, used: int | None = None) 
 
     ``used`` are the columns that outputs are wanted for, others stay zero; all if None.
     """
-    rows, columns = plan.rows, plan.columns
 
     def row(n: Any, r: Any) -> None:
-        for first in range(0, plan.channels, LANES):
-            lanes = slice(first, min(first + LANES, plan.channels))
-            filled = slice(0, lanes.stop - first)
-            for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
-                count = min(columns.size, LANES) if plan.across[0] else columns.size
-                count = min(count, columns.size - at)
-                part = part_of(x, n, r, at, count, lanes, plan.across[0])
-                window[columns.lo + at : columns.lo + at + count, filled] = part
-            for i, starts in enumerate(plan.starts):
-                reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
-                part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
-                part = part.astype(image.dtype)[:used]
-                to = (
-                    pl.ds(n, 1),
-                    pl.ds(r + rows.lo, 1),
-                    pl.ds(0, part.shape[0]),
-                    _lanes(lanes, len(starts)),
-                )
-                image.at[i][to] = part[None, None]
+        stage_row(x, window, image, plan, (n, r), used)
 
-    repeat(plan.images, lambda n: repeat(rows.size, functools.partial(row, n)))
+    repeat(plan.images, lambda n: repeat(plan.rows.size, functools.partial(row, n)))
+
+
+def stage_row(x: Any, window: Any, image: Any, plan: Plan, of: Any, used: int | None) -> None:
+    """Write a row of an image to where it lies, by way of the window."""
+    (n, r), rows, columns = of, plan.rows, plan.columns
+    for first in range(0, plan.channels, LANES):
+        lanes = slice(first, min(first + LANES, plan.channels))
+        filled = slice(0, lanes.stop - first)
+        for at in range(0, columns.size, LANES if plan.across[0] else columns.size):
+            count = min(columns.size, LANES) if plan.across[0] else columns.size
+            count = min(count, columns.size - at)
+            part = part_of(x, n, r, at, count, lanes, plan.across[0])
+            window[columns.lo + at : columns.lo + at + count, filled] = part
+        for i, starts in enumerate(plan.starts):
+            reads = [pl.ds(at, plan.pitch, columns.stride) for at in starts]
+            part = lax.concatenate([window[read, :][:, filled] for read in reads], 1)
+            part = part.astype(image.dtype)[:used]
+            to = (
+                pl.ds(n, 1),
+                pl.ds(r + rows.lo, 1),
+                pl.ds(0, part.shape[0]),
+                _lanes(lanes, len(starts)),
+            )
+            image.at[i][to] = part[None, None]
 
 
 def _lanes(lanes: slice, times: int) -> slice:

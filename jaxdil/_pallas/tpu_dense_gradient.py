@@ -11,6 +11,7 @@ its positions in the lanes.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
-from jaxdil._pallas.tpu_2d import repeat
+from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
@@ -34,7 +35,7 @@ from jaxdil._pallas.tpu_dense import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["kernel_gradient"]
+__all__ = ["add_products", "kernel_gradient", "several", "turn"]
 
 
 @narrow
@@ -122,7 +123,7 @@ def _correlate(
             each[...] = jnp.zeros(each.shape, each.dtype)
 
     stage(x, window, image, plan.image, used=plan.image.columns.outputs)
-    _turn(g, lying, turned, plan)
+    turn(g, lying, turned, plan)
     images, height, width = plan.strip
 
     def store(tap: int, total: Any) -> None:
@@ -131,7 +132,7 @@ def _correlate(
     if plan.alone:
         if plan.meeting < dw.shape[0]:
             dw[...] = jnp.zeros(dw.shape, dw.dtype)
-        _add(image, turned, store, (0, 0, 0), plan, multiply)
+        add_products(image, turned, store, (0, 0, 0), plan, multiply)
         return
 
     def add(tap: int, term: Any) -> None:
@@ -144,7 +145,9 @@ def _correlate(
             plan.height // height,
             lambda r: repeat(
                 strips,
-                lambda q: _add(image, turned, add, (i, r * height, q * width), plan, multiply),
+                lambda q: add_products(
+                    image, turned, add, (i, r * height, q * width), plan, multiply
+                ),
             ),
         ),
     )
@@ -155,8 +158,8 @@ def _correlate(
             store(tap, sums[0][tap])
 
 
-def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
-    """Write the image that stays with its positions in the lanes, a row after the other."""
+def turn(g: Any, lying: Any, turned: Any, plan: Plan, together: int = 1) -> None:
+    """Write the image that stays with its positions in the lanes, some rows after the other."""
     image = plan.image
     count = image.positions[1]
     for first in range(0, plan.wide, LANES):
@@ -171,7 +174,7 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
                 lying[pl.ds(start, some), : lanes.stop - lanes.start] = part
 
         def rows(n: Any, row: Any = row) -> None:
-            repeat(image.positions[0], functools.partial(row, n))
+            split(image.positions[0], together, several(functools.partial(row, n)))
 
         repeat(image.images, rows)
 
@@ -180,10 +183,22 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
             part = lying[at, : lanes.stop - lanes.start].T
             turned[lanes, at] = part.astype(turned.dtype)
 
-        repeat(plan.positions // LANES, square)
+        split(plan.positions // LANES, together, several(square))
 
 
-def _add(image: Any, turned: Any, add: Any, at: Any, plan: Plan, multiply: Multiply) -> None:
+def several(body: Callable[[Any], None]) -> Callable[[Any, int], None]:
+    """``body(first)``, ``body(first + 1)``, ... written out, so that none waits for another."""
+
+    def each(first: Any, count: int) -> None:
+        for i in range(count):
+            body(first + i)
+
+    return each
+
+
+def add_products(
+    image: Any, turned: Any, add: Any, at: Any, plan: Plan, multiply: Multiply
+) -> None:
     """``add(tap, product)`` over some images, rows and columns, for each tap."""
     n, r, q = at
     images, height, width = plan.strip
