@@ -37,15 +37,25 @@ VOLUMES = (
         pad=(2, 2),
     ),
     geometry("stride larger than the kernel", (8, 5, 6), (2, 1, 2), channels=(2, 3), s=(3, 2, 1)),
-    geometry("causal", (6, 5, 5), (3, 3, 3), channels=(2, 2), batch=3, pad=((2, 0), (1, 1), (1, 1))),
+    geometry(
+        "causal", (6, 5, 5), (3, 3, 3), channels=(2, 2), batch=3, pad=((2, 0), (1, 1), (1, 1))
+    ),
     geometry("ahead", (6, 5, 5), (3, 3, 3), channels=(2, 2), pad=((0, 2), (1, 1), (1, 1))),
     geometry("one tap along the planes", (4, 6, 5), (1, 3, 3), channels=(3, 2), batch=4),
-    geometry("taps along the planes alone", (6, 4, 5), (3, 1, 1), channels=(16, 3), pad=((1, 1), (0, 0), (0, 0))),
+    geometry(
+        "taps along the planes alone",
+        (6, 4, 5),
+        (3, 1, 1),
+        channels=(16, 3),
+        pad=((1, 1), (0, 0), (0, 0)),
+    ),
     geometry("several tiles", (3, 4, 8), (2, 2, 2), channels=(130, 129), batch=1),
     geometry("blocks of channels", (3, 4, 4), (2, 2, 2), channels=(640, 2), batch=2, s=(1, 2, 1)),
     geometry("columns across", (3, 4, 150), (2, 2, 3), channels=(16, 8), batch=1, pad=(1, 1)),
     geometry("transposed", (3, 4, 4), (4, 4, 4), channels=(3, 4), a=2, pad=(2, 2)),
-    geometry("transposed, spread planes", (4, 5, 4), (3, 3, 2), channels=(2, 3), a=(3, 1, 2), pad=(2, 1)),
+    geometry(
+        "transposed, spread planes", (4, 5, 4), (3, 3, 2), channels=(2, 3), a=(3, 1, 2), pad=(2, 1)
+    ),
 )
 BY_NAME = {g.name: g for g in VOLUMES}
 

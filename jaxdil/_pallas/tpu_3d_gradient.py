@@ -24,6 +24,7 @@ from jaxdil._layout import transpose
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import SUBLANES
 from jaxdil._pallas.plan_3d import Plan
+from jaxdil._pallas.tpu_2d import MOST_TAPS, repeat
 from jaxdil._pallas.tpu_2d_gradient import add
 from jaxdil._pallas.tpu_3d import cost, order, plane_of, slot, stage_planes, x_blocks, y_block
 from jaxdil._pallas.varying import like
@@ -77,8 +78,19 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     @pl.when(i >= plan.late)
     def _() -> None:
         start = (i - plan.late) * planes.stride
-        images = [(each.tap, ring.at[slot(plan, start + each.offset)]) for each in taps]
-        add(images, plane_of(g, plan, 0), sums, plan.plane, 0)
+        if len(taps) * math.prod(plan.plane.kernel) <= MOST_TAPS:
+            images = [(each.tap, ring.at[slot(plan, start + each.offset)]) for each in taps]
+            add(images, plane_of(g, plan, 0), sums, plan.plane, 0)
+            return
+        # They lie evenly apart, as all taps of a phase do.
+        first, second = taps[0], taps[min(1, len(taps) - 1)]
+        apart = second.offset - first.offset
+
+        def one(u: Any) -> None:
+            image = ring.at[slot(plan, start + first.offset + apart * u)]
+            add([(first.tap + u, image)], plane_of(g, plan, 0), sums, plan.plane, 0)
+
+        repeat(len(taps), one)
 
     last = (n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1)
     lax.fori_loop(0, jnp.where(last, sums.shape[0], 0), store, None)
