@@ -75,7 +75,7 @@ def plan_of(problem: Problem) -> Plan | None:
 
 def _plans(problem: Problem) -> list[Plan]:
     """Ways to cut it into blocks, the best first."""
-    exchanged = max(problem.input_dilation) > 1
+    exchanged = plan_dense_gradient.is_read_in_places(problem)
     x, g = (problem.channels, *problem.size), (problem.channels, *problem.kernel)
     lies = plan_3d.in_sublanes(max(x, g, key=math.prod), problem.x_dtype.itemsize)
     order = plan_3d.ORDERS[lies]
