@@ -73,7 +73,7 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     lax.fori_loop(0, jnp.where((n == 0) & (i == 0), sums.shape[0], 0), blank, None)
 
     stage_planes(xs, ring, plan, i)
-    ((_, _, taps),) = planes.phases
+    taps = planes.phases[0].taps
 
     @pl.when(i >= plan.late)
     def _() -> None:
@@ -86,11 +86,11 @@ def _correlate(*refs: Any, plan: Plan) -> None:
         first, second = taps[0], taps[min(1, len(taps) - 1)]
         apart = second.offset - first.offset
 
-        def one(u: Any) -> None:
+        def multiply(u: Any) -> None:
             image = ring.at[slot(plan, start + first.offset + apart * u)]
             add([(first.tap + u, image)], plane_of(g, plan, 0), sums, plan.plane, 0)
 
-        repeat(len(taps), one)
+        repeat(len(taps), multiply)
 
     last = (n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1)
     lax.fori_loop(0, jnp.where(last, sums.shape[0], 0), store, None)

@@ -55,6 +55,12 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     usual = images % 8 == 0 or images in (1, 2, 4)
     image = image and usual and (images == 1 or max(problem.stride) > 1)
     yield image, _rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
+    # lax goes through a single volume as often as the kernel has taps along an axis or two; of a
+    # batch it does not.
+    volume = problem.rank == 3 and depthwise and images == 1 and problem.batch >= 16
+    volume = volume and samples >= 64 and 1 < positions <= 125
+    whole = problem.x_dtype.itemsize == 2 or _length(problem) % 8 == problem.size[-1] % 8 == 0
+    yield volume and whole, _rule(11, "pallas_tpu", "kernel gradient of a depthwise volume")
     # lax makes it dearer with the dilation of the forward convolution.
     work = samples * channels * max(problem.stride, default=1)
     large = depthwise and images == 1 and _across(problem) <= 8 and problem.rank in (1, 2)
@@ -67,6 +73,8 @@ def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     window = samples > positions
     yield window and _in_one_pass(problem), _rule(16, "pallas_tpu", "dense kernel gradient")
+    volume = problem.rank == 3 and window and _is_faster_by_planes(problem)
+    yield volume, _rule(16, "pallas_tpu", "dense kernel gradient of volumes")
     if max(problem.input_dilation, default=1) > 1:
         return
     strided, spread = max(problem.dilation, default=1) > 1, max(problem.stride, default=1) > 1
@@ -109,6 +117,17 @@ def _in_one_pass(problem: Problem) -> bool:
         few = images <= 2 and (problem.rank == 2 or min(inner, outer) < 256)
         return few or summed <= 2 * max(inner, outer)
     return summed <= max(inner, outer)
+
+
+def _is_faster_by_planes(problem: Problem) -> bool:
+    """Whether the dense kernel of volumes is faster: few channels, or samples that lie apart."""
+    inner, outer = problem.batch, problem.out_channels
+    few = problem.channels <= 2 and 16 <= min(inner, outer) and max(inner, outer) <= 128
+    # All taps have a volume to go through, and not one or two axes alone.
+    few = few and min(problem.positions) > 1 and max(problem.input_dilation) == 1
+    apart = min(problem.dilation) > 1 or min(problem.stride) > 1
+    samples = math.prod(problem.kernel)
+    return few and ((min(inner, outer) <= 32 and samples >= 1 << 15) or (apart and samples >= 4096))
 
 
 def _rule(number: int, method: str, what: str) -> Choice:
