@@ -3,8 +3,9 @@
     y[n, p, c] = sum_t  x~[n, s p + d t - lo, c] w[t, c]
 
 Depthwise convolutions along one axis, of images and of volumes, dense ones along one axis and of
-images, and their gradients. What a kernel does and which problems it can serve stands with it in
-``_pallas``. Where the platform is no TPU it is interpreted, which is right, and slow.
+images, and their gradients; of dense volumes the gradient by the kernel. What a kernel does and
+which problems it can serve stands with it in ``_pallas``. Where the platform is no TPU it is
+interpreted, which is right, and slow.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs up to three axes, two for kernel gradients and dense ones, and no groups of several."""
+    """Needs up to three axes, and no groups of several; of dense volumes only kernel gradients."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:

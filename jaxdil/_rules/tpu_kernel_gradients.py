@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from jaxdil._choice import Choice
 from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_3d import in_sublanes
 from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradients"]
@@ -59,8 +60,8 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # batch it does not.
     volume = problem.rank == 3 and depthwise and images == 1 and problem.batch >= 16
     volume = volume and samples >= 64 and 1 < positions <= 125
-    whole = problem.x_dtype.itemsize == 2 or _length(problem) % 8 == problem.size[-1] % 8 == 0
-    yield volume and whole, _rule(11, "pallas_tpu", "kernel gradient of a depthwise volume")
+    # Otherwise x or the cotangent is laid out anew for the kernel.
+    yield volume and _lie_alike(problem), _rule(11, "pallas_tpu", "kernel gradient of a volume")
     # lax makes it dearer with the dilation of the forward convolution.
     work = samples * channels * max(problem.stride, default=1)
     large = depthwise and images == 1 and _across(problem) <= 8 and problem.rank in (1, 2)
@@ -122,12 +123,19 @@ def _in_one_pass(problem: Problem) -> bool:
 def _is_faster_by_planes(problem: Problem) -> bool:
     """Whether the dense kernel of volumes is faster: few channels, or samples that lie apart."""
     inner, outer = problem.batch, problem.out_channels
-    few = problem.channels <= 2 and 16 <= min(inner, outer) and max(inner, outer) <= 128
+    few = problem.channels <= 2 and min(inner, outer) >= 16 and max(inner, outer) <= 128
     # All taps have a volume to go through, and not one or two axes alone.
     few = few and min(problem.positions) > 1 and max(problem.input_dilation) == 1
     apart = min(problem.dilation) > 1 or min(problem.stride) > 1
     samples = math.prod(problem.kernel)
-    return few and ((min(inner, outer) <= 32 and samples >= 1 << 15) or (apart and samples >= 4096))
+    return few and ((min(inner, outer) <= 32 and samples >= 4096) or (apart and samples >= 512))
+
+
+def _lie_alike(problem: Problem) -> bool:
+    """Whether x and the cotangent, volumes, have the same spatial axis in the sublanes."""
+    x = in_sublanes((problem.channels, *problem.size), problem.x_dtype.itemsize)
+    g = in_sublanes((problem.channels, *problem.kernel), problem.w_dtype.itemsize)
+    return x == g < problem.rank
 
 
 def _rule(number: int, method: str, what: str) -> Choice:
