@@ -266,13 +266,14 @@ LADDER = [
     {"_pallas.asked", "_pallas.joined"},
     {"_pallas.plan_dense"},
     {"_pallas.plan_dense_gradient", "_pallas.plan_groups", "_pallas.plan_volumes"},
-    {"_pallas.plan_groups_gradient"},
+    {"_pallas.plan_groups_gradient", "_pallas.plan_volumes_gradient"},
     # These import Pallas, and are imported when a kernel is lowered.
     {"_pallas.lying"},
     {"_pallas.tpu_1d", "_pallas.tpu_2d", "_pallas.gpu_forward", "_pallas.gpu_kernel_grad"},
     {"_pallas.tpu_2d_gradient", "_pallas.tpu_3d", "_pallas.tpu_dense"},
     {"_pallas.tpu_dense_gradient", "_pallas.tpu_groups", "_pallas.tpu_volumes"},
-    {"_pallas.tpu_groups_gradient"},
+    {"_pallas.tpu_3d_gradient"},
+    {"_pallas.tpu_groups_gradient", "_pallas.tpu_volumes_gradient"},
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_rules.tpu_kernel_gradients", "_rules.cpu_products"},

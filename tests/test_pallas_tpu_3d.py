@@ -1,16 +1,16 @@
-"""The kernel of volumes for a TPU, interpreted: results, gradients, memory, refusals."""
+"""The kernels of depthwise volumes for a TPU, interpreted: results, gradients, memory, refusals."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
-from geometries import geometry, judge, operands
+from geometries import definition, geometry, judge, operands
 from jax.experimental.pallas import tpu as pltpu
-from test_pallas_tpu_2d import check
+from test_pallas_tpu_2d import check, problems
 
 import jaxdil
-from jaxdil._pallas import plan_3d, tpu_3d
+from jaxdil._pallas import plan_3d, tpu_3d, tpu_3d_gradient
 
 PINNED = "pallas_tpu"
 
@@ -72,8 +72,8 @@ def each(geometries):
 
 
 @each(DEPTHWISE)
-def test_forward_and_input_gradient(g):
-    check(g, np.float32, by_kernel=False)
+def test_results_and_both_gradients(g):
+    check(g, np.float32)
 
 
 @each(TRANSPOSED)
@@ -88,14 +88,12 @@ def test_each_order_of_axes_is_taken():
 
 @each([BY_NAME["planes in the sublanes"], BY_NAME["eight together"]])
 def test_half_precision_adds_up_in_single(g):
-    check(g, jax.numpy.bfloat16, by_kernel=False)
+    check(g, jax.numpy.bfloat16)
 
 
 def problem_of(g):
     """The problem of a forward convolution."""
-    x, w = (jax.ShapeDtypeStruct(s, np.float32) for s in (g.x_shape, g.w_shape))
-    forward = functools.partial(jaxdil.conv, **g.options)
-    return jaxdil.explain(forward, platform="tpu", gradients=False)(x, w)[0].problem
+    return problems(g)[0]
 
 
 def test_second_derivatives():
@@ -126,6 +124,10 @@ def test_a_special_sample_reaches_what_reads_it(value):
     assert np.isfinite(want).any()
     assert not np.isfinite(want).all()
     np.testing.assert_array_equal(got, want)
+    c = np.ones(g.y_shape, np.float32)
+    dw = jaxdil.conv_kernel_grad(x, c, kernel_shape=g.w_shape, **g.options, method=PINNED)
+    reached = definition("kernel gradient", g, np.where(np.isfinite(x), 0.0, 1.0), None, c) > 0
+    np.testing.assert_array_equal(~np.isfinite(dw), reached)
 
 
 def test_batched_over_images_and_over_kernels():
@@ -144,14 +146,21 @@ def test_batched_over_images_and_over_kernels():
 def test_nothing_is_read_that_was_not_written(name):
     """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
     g = BY_NAME[name]
-    x, w, _ = operands(g, np.dtype(np.float32))
-    plan = plan_3d.plan_of(problem_of(g))
+    x, w, c = operands(g, np.dtype(np.float32))
+    forward, gradient = problems(g)
+    plan = plan_3d.plan_of(forward)
     there = (0, *(1 + axis for axis in plan.order), 4)
     back = (0, *(1 + plan.order.index(axis) for axis in range(3)), 4)
     w = w.reshape(*w.shape[:3], -1).transpose(*plan.order, 3)
     params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    y = tpu_3d.convolution(x.transpose(there), w, plan, dtype=np.float32, interpret=params)
+    how = {"dtype": np.float32, "interpret": params}
+    x, c = x.transpose(there), c.transpose(there)
+    y = tpu_3d.convolution(x, w, plan, **how)
     judge(y.transpose(back), "forward", g, np.float32)
+    plan = plan_3d.plan_of(gradient)
+    dw = tpu_3d_gradient.kernel_gradient(x, c, plan, **how)
+    dw = dw.transpose([plan.order.index(axis) for axis in range(3)] + [3])
+    judge(dw.reshape(g.w_shape), "kernel gradient", g, np.float32)
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -175,13 +184,21 @@ def test_what_is_refused_is_told_why(x, w, options, because):
 
 
 @pytest.mark.core
-def test_kernel_gradients_are_refused():
-    x = jax.ShapeDtypeStruct((1, 5, 8, 8, 2), np.float32)
+@pytest.mark.parametrize(
+    ("x", "w", "options", "because"),
+    [
+        ((1, 5, 8, 8, 2), (3, 3, 3, 1, 2), {"input_dilation": 2}, "with the input dilated"),
+        ((1, 5, 8, 40, 2), (1, 1, 26, 1, 2), {}, "of 26 taps an axis"),
+    ],
+)
+def test_kernel_gradients_that_are_refused(x, w, options, because):
+    x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    y = jax.eval_shape(functools.partial(jaxdil.conv, groups=2, **options), x, w)
     gradient = functools.partial(
-        jaxdil.conv_kernel_grad, kernel_shape=(3, 3, 3, 1, 2), groups=2, method=PINNED
+        jaxdil.conv_kernel_grad, kernel_shape=w.shape, groups=2, **options, method=PINNED
     )
-    with pytest.raises(jaxdil.MethodError, match="a kernel gradient of volumes"):
-        jax.eval_shape(gradient, x, x)
+    with pytest.raises(jaxdil.MethodError, match=because):
+        jax.eval_shape(gradient, x, y)
 
 
 @pytest.mark.core

@@ -403,12 +403,37 @@ def test_the_kernels_of_volumes_compile(chip, dtype, name):
     x, w = (jax.ShapeDtypeStruct(s, dtype) for s in (x_shape, (3, 3, 3, 1, x_shape[-1])))
 
     def run(x, w):
-        conv = functools.partial(jaxdil.conv, groups=x_shape[-1], stride=stride)
-        y, pullback = jax.vjp(lambda x: conv(x, w, method="pallas_tpu"), x)
+        options = {"groups": x_shape[-1], "stride": stride, "method": "pallas_tpu"}
+        y, pullback = jax.vjp(functools.partial(jaxdil.conv, **options), x, w)
         return y, pullback(y)
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 2
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+
+
+# Planes one by one, several examples, strides and phases; channels side by side, and across.
+DENSE_VOLUMES = {
+    "side by side": ((1, 12, 16, 16, 32), (3, 3, 3, 32, 64), {}),
+    "strided": ((2, 9, 17, 20, 64), (3, 3, 3, 64, 128), {"stride": 2}),
+    "dilated": ((1, 12, 24, 24, 32), (3, 3, 3, 32, 32), {"dilation": 2}),
+    "transposed": ((1, 8, 8, 8, 64), (3, 3, 3, 64, 16), {"input_dilation": 2}),
+    "across": ((1, 8, 20, 128, 16), (3, 3, 3, 16, 16), {}),
+    "planes in the sublanes": ((1, 16, 14, 14, 96), (3, 3, 3, 96, 160), {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", DENSE_VOLUMES)
+@pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
+def test_the_kernel_gradients_of_dense_volumes_compile(chip, dtype, name):
+    x_shape, w_shape, options = DENSE_VOLUMES[name]
+    x, w = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x_shape, w_shape))
+    y = jax.eval_shape(functools.partial(jaxdil.conv, **options), x, w)
+    gradient = functools.partial(
+        jaxdil.conv_kernel_grad, kernel_shape=w_shape, **options, method="pallas_tpu"
+    )
+    compiled = tpu.lowered(gradient, (x, y), tpu.device_of(chip)).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 1
 
 
 # Columns, planes and rows in the sublanes, joined and across; strides, dilations, phases, blocks.
@@ -502,6 +527,52 @@ def test_nothing_is_copied_around_a_dense_kernel(x, w, options, v5e):
         text = tpu.lowered(fn, args, v5e).compile().as_text()
         assert "tpu_custom_call" in text
         assert not re.search(r" (copy|transpose|reverse|fusion|pad)\(", text)
+
+
+def gradient_of(x_shape, w_shape, dtype="bfloat16", **options):
+    """The method that is chosen for a kernel gradient."""
+    x, w = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x_shape, w_shape))
+    y = jax.eval_shape(functools.partial(jaxdil.conv, **options), x, w)
+    fn = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=w_shape, **options)
+    (row,) = jaxdil.explain(fn, platform="tpu", gradients=False)(x, y)
+    return row.method
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "options", "method"),
+    [
+        ((1, 8, 8, 8, 64), (3, 3, 3), {}, "pallas_tpu"),
+        ((1, 13, 24, 24, 64), (3, 1, 1), {"stride": (2, 1, 1)}, "pallas_tpu"),
+        ((1, 13, 20, 20, 64), (3, 3, 3), {"stride": (1, 2, 2)}, "xla"),  # the cotangent is copied
+        ((1, 13, 20, 20, 64), (3, 3, 3), {"dtype": "float32"}, "xla"),  # both are
+        ((1, 13, 24, 16, 64), (3, 3, 3), {"dtype": "float32"}, "pallas_tpu"),
+        ((2, 8, 8, 8, 64), (3, 3, 3), {}, "xla"),
+        ((1, 8, 8, 8, 8), (3, 3, 3), {}, "xla"),
+        ((1, 3, 3, 4, 64), (3, 3, 3), {}, "xla"),
+    ],
+)
+def test_kernel_gradients_of_one_depthwise_volume_go_to_the_kernel(x, kernel, options, method):
+    options = {"groups": x[-1], **options}
+    assert gradient_of(x, (*kernel, 1, x[-1]), **options) == method
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "options", "method"),
+    [
+        ((1, 32, 32, 32, 32), 64, {}, "pallas_tpu"),
+        ((2, 32, 32, 32, 64), 16, {}, "pallas_tpu"),
+        ((4, 32, 32, 32, 32), 64, {}, "xla"),
+        ((1, 32, 32, 32, 64), 64, {}, "xla"),
+        ((1, 15, 16, 16, 32), 64, {}, "xla"),
+        ((1, 32, 32, 32, 8), 64, {}, "xla"),
+        ((1, 32, 32, 32, 32), 256, {}, "xla"),
+        ((1, 32, 32, 32, 64), 128, {"stride": 2}, "pallas_tpu"),
+        ((1, 20, 20, 20, 64), 64, {"dilation": 2}, "pallas_tpu"),
+        ((1, 14, 14, 14, 64), 64, {"stride": 2}, "xla"),
+    ],
+)
+def test_kernel_gradients_of_dense_volumes(x, outer, options, method):
+    assert gradient_of(x, (3, 3, 3, x[-1], outer), **options) == method
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

@@ -28,6 +28,7 @@ from jaxdil._pallas import (
     plan_groups,
     plan_groups_gradient,
     plan_volumes,
+    plan_volumes_gradient,
 )
 from jaxdil._problem import Problem
 
@@ -45,7 +46,7 @@ _PLANS = {1: plan_1d, 2: plan_2d, 3: plan_3d}
 
 
 def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG001 - interpreted elsewhere
-    """Needs up to three axes, two for kernel gradients and groups of several."""
+    """Needs up to three axes, two for groups of several."""
     if problem.is_empty:
         return "pallas_tpu: nothing to compute"
     if problem.rank not in _PLANS:
@@ -53,7 +54,8 @@ def supports(problem: Problem, platform: str | None) -> str | None:  # noqa: ARG
     plan = _PLANS[problem.rank]
     if _is_dense(problem):
         plan = plan_dense_gradient if _is_gradient(problem) else plan_dense
-        plan = plan_volumes if problem.rank == 3 else plan
+        if problem.rank == 3:
+            plan = plan_volumes_gradient if _is_gradient(problem) else plan_volumes
     elif _is_grouped(problem):
         plan = plan_groups_gradient if problem.batch_groups > 1 else plan_groups
     why = plan.reason(problem)
@@ -95,6 +97,8 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     """The kernel gradient of a dense convolution."""
     from jaxdil._pallas import tpu_dense_gradient
 
+    if problem.rank == 3:
+        return _volumes_gradient(x, w, problem, interpret=interpret)
     plan = plan_dense_gradient.plan_of(problem)
     assert plan is not None
     rank = problem.rank
@@ -148,6 +152,22 @@ def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:
         # First as the caller turned it round: XLA cancels one such pair with the other.
         w = transpose(lax.rev(transpose(w, exchanged), range(rank)), exchanged)
     return transpose(w, exchanged) if plan.outer_first else w
+
+
+def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
+    from jaxdil._pallas import tpu_volumes_gradient
+
+    plan = plan_volumes_gradient.plan_of(problem)
+    assert plan is not None
+    first, second, third = plan.order
+    # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
+    x = transpose(x, (4, 1 + first, 1 + second, 1 + third, 0))
+    g = transpose(w, (3, first, second, third, 4))
+    gradient = tpu_volumes_gradient.kernel_gradient
+    how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
+    dw = gradient(x, g, plan, **how)
+    back = [plan.order.index(axis) for axis in range(3)]
+    return transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -261,11 +281,21 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
 
 
 def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
-    from jaxdil._pallas import tpu_3d
+    from jaxdil._pallas import tpu_3d, tpu_3d_gradient
 
     plan = plan_3d.plan_of(problem)
     first, second, third = plan.order
+    back = [plan.order.index(axis) for axis in range(3)]
+    if problem.batch_groups > 1:
+        # (C, *S, N) and (*P, N, C) as image and cotangent lie in memory.
+        x, g = (
+            transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
+            transpose(w, (3, first, second, third, 4)),
+        )
+        gradient = tpu_3d_gradient.kernel_gradient
+        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
+        return transpose(dw, (*back, 3)).reshape(problem.y_shape)
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
     y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
-    return transpose(y, (0, *(1 + plan.order.index(axis) for axis in range(3)), 4))
+    return transpose(y, (0, *(1 + axis for axis in back), 4))

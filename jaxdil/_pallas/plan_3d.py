@@ -1,4 +1,4 @@
-"""How the kernel for a TPU goes through a depthwise convolution of volumes: plane by plane.
+"""How the kernels for a TPU go through a depthwise convolution of volumes: plane by plane.
 
     y[n, r, p, q, c] = sum_{e, a, b}  x~[n, s r + d e - lo, s p + d a - lo, s q + d b - lo, c]
                                       w[e, a, b, c]
@@ -6,7 +6,8 @@
 Planes of x come one after the other into a ring of padded planes in the memory on the chip, as many
 as the taps of the first axis reach. From them a plane of y is computed as an image is. So x is read
 once, and y written once. Which axis comes first, and which lies in the sublanes, is a matter of how
-the compiler lays out the larger of x and y, for a convolution does not care.
+the compiler lays out the larger of x and y, for a convolution does not care. The gradient by the
+kernel goes through the same planes, of x and of the cotangent, which takes the place of y.
 """
 
 from __future__ import annotations
@@ -23,25 +24,18 @@ from jaxdil._pallas.axes import Axis, axis_of, up
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["ORDERS", "Plan", "in_sublanes", "plan_of", "reason"]
+__all__ = ["ORDERS", "Plan", "Ring", "in_sublanes", "plan_of", "reason"]
 
 # The axis in the sublanes (2 the columns, 3 the batch) -> the spatial axes in the order of memory.
 ORDERS = {2: (0, 1, 2), 1: (0, 2, 1), 0: (1, 2, 0), 3: (0, 1, 2)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """One convolution of volumes."""
+class Ring:
+    """Planes that come one after the other into a ring on the chip."""
 
-    order: tuple[int, int, int]
-    """The spatial axes as the kernel has them: planes, rows, columns."""
     planes: Axis
-    positions: int
-    """Planes of the output."""
-    taps: int
-    """Taps along the planes."""
-    plane: plan_2d.Plan
-    """A plane of each of some examples, by itself."""
+    """The axis that they are of."""
 
     @property
     def ring(self) -> int:
@@ -59,6 +53,20 @@ class Plan:
     def steps(self) -> int:
         """Steps from the first plane of x to the last of y."""
         return self.late + self.planes.outputs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan(Ring):
+    """One convolution of volumes."""
+
+    order: tuple[int, int, int]
+    """The spatial axes as the kernel has them: planes, rows, columns."""
+    positions: int
+    """Planes of the output."""
+    taps: int
+    """Taps along the planes."""
+    plane: plan_2d.Plan
+    """A plane of each of some examples, by itself."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -78,6 +86,8 @@ class Plan:
         if self.plane.result is not None:
             work += self.plane.registers(*self.plane.result[:2])
         weights = 2 * self.taps * math.prod(self.plane.kernel)
+        if self.plane.is_gradient:
+            work += self.taps * math.prod(self.plane.kernel)
         return 2 * sum(self._block) + (work + weights) * SUBLANES * LANES * 4
 
     @property
@@ -90,8 +100,14 @@ class Plan:
 
 @functools.lru_cache(maxsize=1024)
 def plan_of(problem: Problem) -> Plan:
-    """The plan of a depthwise convolution of volumes."""
-    x, y = (problem.batch, *problem.size), (problem.batch, *problem.positions)
+    """The plan of a depthwise convolution of volumes, or of its gradient by the kernel."""
+    kernel, positions, batch = problem.kernel, problem.positions, problem.batch
+    stride, dilation = problem.stride, problem.dilation
+    if problem.batch_groups > 1:
+        # (C, *S, N) with (*P, N, C): described by the convolution that it is the gradient of.
+        kernel, positions, batch = positions, kernel, problem.channels
+        stride, dilation = dilation, stride
+    x, y = (batch, *problem.size), (batch, *positions)
     lies = in_sublanes(max(x, y, key=math.prod), problem.x_dtype.itemsize)
     order = ORDERS[lies]
     first, *rest = order
@@ -101,13 +117,13 @@ def plan_of(problem: Problem) -> Plan:
             for name in ("size", "kernel", "stride", "padding", "input_dilation", "dilation")
         }
     )
-    together = plan_2d.together(problem.batch, 1) if lies == 3 else 0
+    together = plan_2d.together(batch, 1) if lies == 3 else 0
     planes = axis_of(
         problem.size[first],
-        problem.kernel[first],
-        problem.positions[first],
-        problem.stride[first],
-        problem.dilation[first],
+        kernel[first],
+        positions[first],
+        stride[first],
+        dilation[first],
         problem.input_dilation[first],
         problem.padding[first][0],
         1,
@@ -115,8 +131,8 @@ def plan_of(problem: Problem) -> Plan:
     return Plan(
         order=order,
         planes=planes,
-        positions=problem.positions[first],
-        taps=problem.kernel[first],
+        positions=positions[first],
+        taps=kernel[first],
         plane=plan_2d.whole(image, together),
     )
 
@@ -134,18 +150,23 @@ def in_sublanes(sizes: tuple[int, ...], itemsize: int) -> int:
 
 
 def reason(problem: Problem) -> str | None:
-    """Why the kernel cannot serve a convolution of volumes, or None."""
-    if problem.batch_groups > 1:
-        return "a kernel gradient of volumes"
-    if problem.groups == 1:
+    """Why the kernels cannot serve a convolution of volumes or its kernel gradient, or None."""
+    groups, gradient = max(problem.groups, problem.batch_groups), problem.batch_groups > 1
+    if groups == 1:
         return "it is not depthwise"
-    if problem.group_channels != 1:
-        return f"{problem.group_channels} channels a group, and it serves one"
-    if problem.out_channels != problem.groups:
-        return f"{problem.out_channels // problem.groups} outputs a channel, and it serves one"
+    inner = problem.batch // groups if gradient else problem.group_channels
+    if inner != 1:
+        return f"{inner} channels a group, and it serves one"
+    if problem.out_channels != groups:
+        return f"{problem.out_channels // groups} outputs a channel, and it serves one"
     for dtype in (problem.x_dtype, problem.w_dtype, problem.out_dtype):
         if dtype not in (np.dtype(np.float32), np.dtype(jnp.bfloat16)):
             return f"{dtype}, and it serves float32 and bfloat16"
+    if gradient and max(problem.input_dilation) > 1:
+        return "a kernel gradient with the input dilated"
+    if gradient and max(problem.positions) > plan_2d.MOST_SUMS:
+        most = plan_2d.MOST_SUMS
+        return f"a kernel gradient of {max(problem.positions)} taps an axis, more than {most}"
     plan = plan_of(problem)
     reach = plan.planes.window(1) - 1
     if plan.planes.lo > reach:

@@ -19,7 +19,7 @@ from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_2d import LANES, MEMORY, SUBLANES
 from jaxdil._problem import Problem
 
-__all__ = ["Plan", "of_windows", "plan_of", "plans_of", "reason"]
+__all__ = ["Plan", "is_read_in_places", "of_windows", "plan_of", "plans_of", "reason"]
 
 # Positions that a product sums over at the most, if there are more.
 STRIP = 2048
@@ -130,14 +130,22 @@ class Plan:
         return (blocks * images if images > 1 else 1) * read + blocks * (images * stays + dw)
 
     @property
+    def images_held(self) -> int:
+        """Bytes of the padded images."""
+        held = 2 if self.image.packed else 4
+        return math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
+
+    def others_held(self, times: int) -> int:
+        """Bytes of the image that stays, turned, and of so many times the sums."""
+        work = self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
+        taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
+        sums = times * taps * up(self.wide, SUBLANES) * inner * 4
+        return work + sums + math.prod(self.image.window) * 4
+
+    @property
     def memory(self) -> int:
         """Bytes in the memory on the chip."""
-        held = 2 if self.image.packed else 4
-        work = math.prod(self.padded[:-1]) * up(self.padded[-1], LANES) * held
-        work += self.positions * (LANES * 4 + up(self.wide, SUBLANES) * self.image.itemsizes[0])
-        taps, inner = math.prod(self.image.kernel), up(self.image.channels, LANES)
-        sums = 0 if self.alone else taps * up(self.wide, SUBLANES) * inner * 4
-        work += sums + math.prod(self.image.window) * 4
+        work = self.images_held + self.others_held(0 if self.alone else 1)
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
@@ -162,16 +170,24 @@ def plan_of(problem: Problem) -> Plan | None:
     return next(fitting, None)
 
 
+def is_read_in_places(problem: Problem) -> bool:
+    """Whether it is the cotangent, not x, that is read at each tap's place."""
+    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
+    # Where either would do, that of fewer channels stays.
+    return max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+
+
 def plans_of(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
     """Ways to cut it into blocks, the best first.
 
     Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
     place; if None, that of fewer channels stays.
     """
-    plain = max(*problem.input_dilation, *problem.dilation) == 1
     if exchanged is None:
-        exchanged = max(problem.stride) == 1 and problem.batch < problem.out_channels
-    exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
+        exchanged = is_read_in_places(problem)
+    else:
+        plain = max(*problem.input_dilation, *problem.dilation) == 1
+        exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(

@@ -29,6 +29,7 @@ from jaxdil._pallas.plan_2d import SUBLANES, Plan
 from jaxdil._pallas.varying import like
 
 __all__ = [
+    "MOST_TAPS",
     "arranged",
     "clear",
     "convolution",

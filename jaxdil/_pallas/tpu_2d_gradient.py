@@ -10,6 +10,7 @@ lies in the eight sublanes is added up only after the last block.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ from jaxdil._pallas.tpu_2d import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["kernel_gradient"]
+__all__ = ["add", "kernel_gradient"]
 
 # Rows that are multiplied together.
 TOGETHER = 16
@@ -78,7 +79,7 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
 
     def one(image_of: Any, tile: Any, lanes: Any) -> None:  # noqa: ARG001
         stage(image_of(x), image, plan, i)
-        _add(image, image_of(g), sums.at[tile], plan, i)
+        add([(0, image)], image_of(g), sums.at[tile], plan, i)
 
     over(plan, one)
 
@@ -89,15 +90,24 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
             dw[:, lanes] = sums[tile].sum(axis=1)
 
 
-def _add(image: Any, g: Any, sums: Any, plan: Plan, i: Any) -> None:
-    """Add what a block contributes, as many columns of the kernel at a time as registers hold."""
+def add(images: Sequence[tuple[int, Any]], g: Any, sums: Any, plan: Plan, i: Any) -> None:
+    """Add what a block contributes, as many columns of the kernel at a time as registers hold.
+
+    Of several padded images, each with its own kernel of those in the sums.
+    """
     ((_, _, down),), ((_, _, across),) = plan.rows.phases, plan.columns.phases
     if not down:
         return
-    beside = max(MOST_SUMS // len(down), 1)
+    # A kernel of 3 x 3 x 3 taps is 27 sums, which registers hold as well.
+    beside = max((MOST_SUMS if len(images) == 1 else 27) // (len(down) * len(images)), 1)
     for first in range(0, len(across), beside):
-        taps = [(a, b) for b in across[first : first + beside] for a in down]
-        _add_taps(image, g, sums, plan, i, taps)
+        taps = [
+            (image, tap * plan.kernel[0] + a.tap, a, b)
+            for b in across[first : first + beside]
+            for tap, image in images
+            for a in down
+        ]
+        _add_taps(g, sums, plan, i, taps)
 
 
 def _folded(rows: jax.Array) -> jax.Array:
@@ -110,7 +120,7 @@ def _folded(rows: jax.Array) -> jax.Array:
 
 
 def _add_taps(
-    image: Any, g: Any, sums: Any, plan: Plan, i: Any, taps: list[tuple[Tap, Tap]]
+    g: Any, sums: Any, plan: Plan, i: Any, taps: Sequence[tuple[Any, int, Tap, Tap]]
 ) -> None:
     rest = plan.rows.outputs % plan.height
 
@@ -122,12 +132,12 @@ def _add_taps(
                 row = i * plan.height + r + lax.broadcasted_iota(np.int32, part.shape, 0)
                 part = jnp.where(row < plan.rows.outputs, part, 0.0)
             added = []
-            for total, (a, b) in zip(carry, taps, strict=True):
+            for total, (image, _, a, b) in zip(carry, taps, strict=True):
                 at = steps(plan.rows, r, count, a.offset), steps(plan.columns, q, wide, b.offset)
                 added.append(total + _folded(image[at] * part))
             return tuple(added)
 
-        carry = (jnp.zeros((wide, *image.shape[2:]), jnp.float32),) * len(taps)
+        carry = (jnp.zeros((wide, *plan.image[2:]), jnp.float32),) * len(taps)
         whole, left = divmod(plan.out_rows, TOGETHER)
         if whole:
 
@@ -137,8 +147,8 @@ def _add_taps(
             carry = lax.fori_loop(np.int32(0), np.int32(whole), block, carry)
         if left:
             carry = rows(carry, whole * TOGETHER, left)
-        for total, (a, b) in zip(carry, taps, strict=True):
+        for total, (_, row, _, b) in zip(carry, taps, strict=True):
             part = total.reshape(-1, plan.lanes)
-            sums[a.tap * plan.kernel[1] + b.tap, : part.shape[0], :] += part
+            sums[row * plan.kernel[1] + b.tap, : part.shape[0], :] += part
 
     split(plan.columns.outputs, 1 if plan.together else SUBLANES, columns)

@@ -23,7 +23,7 @@ from jaxdil._pallas.lying import order, parts_of, swapped
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
-from jaxdil._pallas.tpu_2d import repeat
+from jaxdil._pallas.tpu_2d import repeat, split
 from jaxdil._pallas.tpu_dense import (
     Multiply,
     clear,
@@ -33,7 +33,7 @@ from jaxdil._pallas.tpu_dense import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["correlate", "kernel_gradient", "scratch_of"]
+__all__ = ["add_products", "correlate", "kernel_gradient", "scratch_of", "several", "turn"]
 
 
 @narrow
@@ -130,7 +130,7 @@ def correlate(
             each[...] = jnp.zeros(each.shape, each.dtype)
 
     stage(x, window, image, plan.image, used=plan.image.columns.outputs)
-    _turn(g, lying, turned, plan)
+    turn(g, lying, turned, plan)
     images, height, width = plan.strip
 
     def store(tap: int, total: Any) -> None:
@@ -139,7 +139,7 @@ def correlate(
     if plan.alone:
         if plan.meeting < dw.shape[0]:
             dw[...] = jnp.zeros(dw.shape, dw.dtype)
-        _add(image, turned, store, (0, 0, 0), plan, multiply)
+        add_products(image, turned, store, (0, 0, 0), plan, multiply)
         return
 
     def add(tap: int, term: Any) -> None:
@@ -152,7 +152,9 @@ def correlate(
             plan.height // height,
             lambda r: repeat(
                 strips,
-                lambda q: _add(image, turned, add, (i, r * height, q * width), plan, multiply),
+                lambda q: add_products(
+                    image, turned, add, (i, r * height, q * width), plan, multiply
+                ),
             ),
         ),
     )
@@ -163,8 +165,8 @@ def correlate(
             store(tap, sums[0][tap])
 
 
-def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
-    """Write the image that stays with its positions in the lanes, a row after the other."""
+def turn(g: Any, lying: Any, turned: Any, plan: Plan, together: int = 1) -> None:
+    """Write the image that stays with its positions in the lanes, some rows after the other."""
     image = plan.image
     count = image.positions[1]
     for first in range(0, plan.wide, LANES):
@@ -176,7 +178,7 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
                 lying[pl.ds(start, part.shape[0]), : lanes.stop - lanes.start] = part
 
         def rows(n: Any, row: Any = row) -> None:
-            repeat(image.positions[0], functools.partial(row, n))
+            split(image.positions[0], together, several(functools.partial(row, n)))
 
         repeat(image.images, rows)
 
@@ -185,10 +187,22 @@ def _turn(g: Any, lying: Any, turned: Any, plan: Plan) -> None:
             part = lying[at, : lanes.stop - lanes.start].T
             turned[lanes, at] = part.astype(turned.dtype)
 
-        repeat(plan.positions // LANES, square)
+        split(plan.positions // LANES, together, several(square))
 
 
-def _add(image: Any, turned: Any, add: Any, at: Any, plan: Plan, multiply: Multiply) -> None:
+def several(body: Callable[[Any], None]) -> Callable[[Any, int], None]:
+    """``body(first)``, ``body(first + 1)``, ... written out, so that none waits for another."""
+
+    def each(first: Any, count: int) -> None:
+        for i in range(count):
+            body(first + i)
+
+    return each
+
+
+def add_products(
+    image: Any, turned: Any, add: Any, at: Any, plan: Plan, multiply: Multiply
+) -> None:
     """``add(tap, product)`` over some images, rows and columns, for each tap."""
     n, r, q = at
     images, height, width = plan.strip

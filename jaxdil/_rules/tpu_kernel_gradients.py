@@ -13,6 +13,7 @@ from jaxdil._choice import Choice
 from jaxdil._pallas.axes import crosses, together, up
 from jaxdil._pallas.layouts import is_in_rows
 from jaxdil._pallas.plan_1d import is_turned
+from jaxdil._pallas.plan_3d import in_sublanes
 from jaxdil._problem import Problem
 
 __all__ = ["kernel_gradients"]
@@ -61,6 +62,12 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     image = image and usual and (images == 1 or max(problem.stride) > 1)
     image = image and not crosses(images, problem.batch, *problem.size)
     yield image, _rule(11, "pallas_tpu", "kernel gradient of a depthwise image")
+    # lax goes through a single volume as often as the kernel has taps along an axis or two; of a
+    # batch it does not.
+    volume = problem.rank == 3 and depthwise and images == 1 and problem.batch >= 16
+    volume = volume and samples >= 64 and 1 < positions <= 125
+    # Otherwise x or the cotangent is laid out anew for the kernel.
+    yield volume and _lie_alike(problem), _rule(11, "pallas_tpu", "kernel gradient of a volume")
     # lax makes it dearer with the dilation of the forward convolution.
     work = samples * channels * max(problem.stride, default=1)
     large = depthwise and images == 1 and _across(problem) <= 8 and problem.rank in (1, 2)
@@ -73,6 +80,8 @@ def _dense(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     samples, positions = math.prod(problem.kernel), math.prod(problem.positions)
     window = samples > positions
     yield window and _in_one_pass(problem), _rule(16, "pallas_tpu", "dense kernel gradient")
+    volume = problem.rank == 3 and window and _is_faster_by_planes(problem)
+    yield volume, _rule(16, "pallas_tpu", "dense kernel gradient of volumes")
     if max(problem.input_dilation, default=1) > 1:
         return
     strided, spread = max(problem.dilation, default=1) > 1, max(problem.stride, default=1) > 1
@@ -126,6 +135,24 @@ def _lies_well(problem: Problem) -> bool:
     # Rows fill the sublanes better than columns.
     height, width = problem.size[0], problem.size[-1]
     return images > 1 or up(width, 8) * height <= up(height, 8) * width
+
+
+def _is_faster_by_planes(problem: Problem) -> bool:
+    """Whether the dense kernel of volumes is faster: few channels, or samples that lie apart."""
+    inner, outer = problem.batch, problem.out_channels
+    few = problem.channels <= 2 and min(inner, outer) >= 16 and max(inner, outer) <= 128
+    # All taps have a volume to go through, and not one or two axes alone.
+    few = few and min(problem.positions) > 1 and max(problem.input_dilation) == 1
+    apart = min(problem.dilation) > 1 or min(problem.stride) > 1
+    samples = math.prod(problem.kernel)
+    return few and ((min(inner, outer) <= 32 and samples >= 4096) or (apart and samples >= 512))
+
+
+def _lie_alike(problem: Problem) -> bool:
+    """Whether x and the cotangent, volumes, have the same spatial axis in the sublanes."""
+    x = in_sublanes((problem.channels, *problem.size), problem.x_dtype.itemsize)
+    g = in_sublanes((problem.channels, *problem.kernel), problem.w_dtype.itemsize)
+    return x == g < problem.rank
 
 
 def _rule(number: int, method: str, what: str) -> Choice:
