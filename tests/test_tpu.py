@@ -28,7 +28,7 @@ BY_NAME["video"] = make(
 
 # One case for each rule, and the method that it names.
 BY_RULE = {
-    "T1": ("shufflenet-28", "dw", "expand"),
+    "T1": ("mobilenetv1-mult2", "dw", "expand"),
     "T2": ("eegnet-mult2", "dx", "expand"),
     "T3": ("video", "fwd", "planes"),
     "T4": ("mobilenetv2-112", "fwd", "slabs"),
@@ -145,6 +145,26 @@ def test_an_image_with_few_zeros_goes_where_its_output_lies_well(x, kernel, oute
 )
 def test_a_row_with_few_zeros_is_products_for_each_tap_if_it_is_long(x, kernel, outer, method):
     assert methods_of(spread(1), x, (kernel, x[-1], outer)) == [method]
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "groups", "options", "methods"),
+    [
+        ((4, 14, 14, 160), (3, 3, 16, 160), 10, {}, ["pallas_tpu"] * 2),
+        ((8, 16, 16, 256), (3, 3, 32, 512), 8, {"stride": 2}, ["xla"] * 2),
+        ((4, 16, 16, 256), (3, 3, 32, 512), 8, {"stride": 2}, ["pallas_tpu"] * 2),
+        ((1, 13, 17, 200), (3, 3, 40, 200), 5, {}, ["pallas_tpu", "xla"]),
+        ((2, 10, 10, 72), (3, 3, 12, 72), 6, {"stride": 2}, ["pallas_tpu", "xla"]),
+        ((1, 112, 112, 12), (3, 3, 3, 24), 4, {}, ["expand"] * 2),
+    ],
+)
+def test_groups_go_in_one_pass_where_they_lie_well(x, w, groups, options, methods):
+    conv = functools.partial(jaxdil.conv, groups=groups, **options)
+
+    def by_kernel(x, w):
+        return jax.grad(lambda w: conv(x, w).sum())(w)
+
+    assert [methods_of(fn, x, w)[-1] for fn in (conv, by_kernel)] == methods
 
 
 def spread(rank):

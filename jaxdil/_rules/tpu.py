@@ -51,7 +51,11 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         # Fewer channels leave most lanes empty.
         wide = min(problem.channels, problem.out_channels) >= 48
         whole = problem.rank in (1, 2) and max(inner, outer) > 1 and not window
-        yield whole and wide, rule(17, "pallas_tpu", "groups, in one pass")
+        # With a stride lax lays out larger batches as it wants them.
+        strided = (
+            max(problem.stride, default=1) > 1 and problem.batch >= 8 and max(inner, outer) > 32
+        )
+        yield whole and wide and not strided, rule(17, "pallas_tpu", "groups, in one pass")
         # The kernel gradient of each example, by vmap, is groups with an image for a kernel: what
         # zeros make wider there is no product of the matrix unit, but all that is read.
         narrow = 1 < inner <= 8 and width <= 256 and not window

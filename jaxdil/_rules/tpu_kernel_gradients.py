@@ -33,9 +33,14 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     channels = problem.batch_groups * outer
     # A matrix product of XLA's.
     single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
-    whole = problem.rank in (1, 2) and max(rows, outer) > 1 and samples > positions
+    whole = problem.rank in (1, 2) and rows > 1 and samples > positions
     whole = whole and min(problem.batch, problem.out_channels) >= 48 and _lies_well(problem)
-    yield whole and not single, _rule(17, "pallas_tpu", "kernel gradient of groups, in one pass")
+    # With a stride lax lays out larger batches as it wants them.
+    strided = max(problem.dilation, default=1) > 1 and images >= 8 and max(rows, outer) > 32
+    yield (
+        whole and not (single or strided),
+        _rule(17, "pallas_tpu", "kernel gradient of groups, in one pass"),
+    )
     depthwise = rows == outer == 1
     turned = depthwise and problem.rank == 1 and samples >= 64
     turned = turned and is_turned(problem.size[0], channels)
