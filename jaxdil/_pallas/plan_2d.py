@@ -29,6 +29,7 @@ __all__ = [
     "SUBLANES",
     "Plan",
     "lies_across",
+    "one_lies_across",
     "plan_of",
     "plans_of",
     "reason",
@@ -292,6 +293,12 @@ def lies_across(problem: Problem) -> bool:
     """Whether images lie in the lanes, of x and of y."""
     sizes = problem.size, problem.positions
     return all(crosses(problem.batch, problem.channels, *size) for size in sizes)
+
+
+def one_lies_across(problem: Problem) -> bool:
+    """Whether images lie in the lanes, of x or of y."""
+    x, y = (problem.channels, *problem.size), (problem.out_channels, *problem.positions)
+    return crosses(problem.batch, *x) or crosses(problem.batch, *y)
 
 
 def whole(problem: Problem, beside: int) -> Plan:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._pallas.layouts import lies_in_rows, yields_rows
 from jaxdil._pallas.plan_1d import is_copied, is_turned
-from jaxdil._pallas.plan_2d import lies_across
+from jaxdil._pallas.plan_2d import lies_across, one_lies_across
 from jaxdil._problem import Problem
 from jaxdil._rules.tpu_kernel_gradients import kernel_gradients
 
@@ -55,16 +55,20 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         strided = (
             max(problem.stride, default=1) > 1 and problem.batch >= 8 and max(inner, outer) > 32
         )
-        yield whole and wide and not strided, rule(17, "pallas_tpu", "groups, in one pass")
+        # A large batch may lie in the lanes, where kernels of groups do not read it.
+        across = one_lies_across(problem)
+        one = whole and wide and not strided and not across
+        yield one, rule(17, "pallas_tpu", "groups, in one pass")
         # The kernel gradient of each example, by vmap, is groups with an image for a kernel: what
         # zeros make wider there is no product of the matrix unit, but all that is read.
         narrow = 1 < inner <= 8 and width <= 256 and not window
         yield narrow, rule(2, "expand", "narrow groups")
-        among = 8 < inner <= 16 and width >= 512 and not window
+        among = 8 < inner <= 16 and width >= 512 and not window and not across
         yield among, rule(2, "expand", "groups of up to 16 among 512 channels")
         several = inner > outer == 1 or (inner == 1 < outer and width >= 128)
         yield several and not window, rule(2, "expand", "a channel to several")
         single = problem.taps == 1 and groups <= 4 and not dilated
+        single = single and not (across and width > 256)
         yield single, rule(2, "expand", "1x1 of up to 4 groups")
         beside = 8 < inner <= 32 and width <= 256 and direct and problem.batch <= 8
         even = problem.rank == 2 and min(problem.positions) >= 14 and max(problem.stride) == 1
@@ -108,6 +112,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # Parts of volumes have few channels and a large batch, which lax may lay out as it likes.
     image = problem.rank in (1, 2) and not window and problem.taps > 1
     image = image and min(inner, outer) >= (16 if problem.batch < 8 else 64)
+    # A single sample meets each tap once: that is one product of many examples.
+    image = image and (math.prod(problem.size) > 1 or problem.batch < 8)
     rows = image and lies_in_rows(problem)
     # A batch that lies in the sublanes costs copies, which other methods of a small one need too.
     near = max(problem.dilation, default=1) <= 2 and min(problem.positions, default=1) >= 14
@@ -115,7 +121,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     copied = image and problem.batch < 8 and min(inner, outer) >= 64
     rows = rows or (copied and (square or problem.rank == 1))
     yield rows, rule(16, "pallas_tpu", "dense, in one pass")
-    yield _volumes(problem) and not window, rule(18, "pallas_tpu", "dense volumes, in one pass")
+    volumes = _volumes(problem) and not (window or one_lies_across(problem))
+    yield volumes, rule(18, "pallas_tpu", "dense volumes, in one pass")
     ones = (1,) * problem.rank
     tiles = problem.taps > 1 and problem.kernel == problem.stride
     apart = problem.taps > 1 and problem.kernel == problem.input_dilation
@@ -137,7 +144,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield tiles or joined, rule(5, "patches", "windows that tile the image")
     # Phases as channels: of few channels, or of many phases.
     plane = dilated and usual and problem.rank == 2 and not apart
-    thin = outer <= 4 and min(problem.positions, default=1) >= 64 and 8 <= problem.batch <= 16
+    thin = outer <= 4 and min(problem.positions, default=1) >= 64
+    thin = thin and 8 <= problem.batch <= (16 if max(problem.positions) <= 128 else 8)
     far = (
         min(problem.input_dilation, default=1) >= 4
         and max(inner, outer) <= 64
@@ -164,7 +172,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     spread = flat and problem.input_dilation[0] > 1 and not apart and enough >= max(inner, outer)
     spread = spread and not zeros
     yield spread, rule(5, "slabs", "2-D, the input dilated, a batch below 8")
-    far = math.prod(problem.input_dilation) >= 64 and not window
+    far = math.prod(problem.input_dilation) >= 64 and not window and problem.batch <= 8
     yield dilated and far, rule(5, "phases", "samples far apart")
     # A stride on all axes but the last leaves few of the copies that `planes` makes.
     strided = problem.rank == 3 and min(problem.stride[:2]) > 1

@@ -35,10 +35,12 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     single = positions == 1 < rows and problem.batch_groups <= 4 and samples * images >= 4096
     whole = problem.rank in (1, 2) and rows > 1 and samples > positions
     whole = whole and min(problem.batch, problem.out_channels) >= 48 and _lies_well(problem)
+    across = crosses(images, problem.batch, *problem.size)
+    across = across or crosses(images, problem.out_channels, *problem.kernel)
     # With a stride lax lays out larger batches as it wants them.
     strided = max(problem.dilation, default=1) > 1 and images >= 8 and max(rows, outer) > 32
     yield (
-        whole and not (single or strided),
+        whole and not (single or strided or across),
         _rule(17, "pallas_tpu", "kernel gradient of groups, in one pass"),
     )
     depthwise = rows == outer == 1
@@ -53,7 +55,9 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     yield several, _rule(1, "expand", "kernel gradient, a channel to several")
     many = rows <= 8 or samples * images >= 2048
     narrow = rows > 1 and problem.batch_groups * max(rows, outer) <= 256 and many
+    narrow = narrow and images <= 64 and not (across and rows > 8 and positions > 1)
     yield narrow, _rule(1, "expand", "kernel gradient of narrow groups")
+    single = single and not across
     yield single, _rule(1, "expand", "kernel gradient of a 1x1 kernel of up to 4 groups")
     alone = problem.rank == 1 and depthwise and images < 4 and positions <= 8
     # Other lengths lie in memory in an order that has to be changed for a kernel.
