@@ -81,13 +81,13 @@ def small(monkeypatch):
     """Blocks of one image and 128 channels, products of few rows, and short strips."""
     monkeypatch.setattr(plan_dense, "MOST_ROWS", 16)
     monkeypatch.setattr(plan_dense_gradient, "STRIP", 32)
-    for module in (plan_dense, plan_dense_gradient):
-        plans = module._plans
+    for module, name in ((plan_dense, "_plans"), (plan_dense_gradient, "plans_of")):
+        plans = getattr(module, name)
 
-        def smallest(problem, plans=plans):
-            return [min(plans(problem), key=lambda plan: (plan.wide, images_of(plan)))]
+        def smallest(problem, plans=plans, **which):
+            return [min(plans(problem, **which), key=lambda plan: (plan.wide, images_of(plan)))]
 
-        monkeypatch.setattr(module, "_plans", smallest)
+        monkeypatch.setattr(module, name, smallest)
     forget()
     yield
     forget()
