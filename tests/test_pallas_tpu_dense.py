@@ -84,8 +84,8 @@ def small(monkeypatch):
     for module in (plan_dense, plan_dense_gradient):
         plans = module.plans_of
 
-        def smallest(problem, plans=plans):
-            return [min(plans(problem), key=lambda plan: (plan.wide, images_of(plan)))]
+        def smallest(problem, plans=plans, **which):
+            return [min(plans(problem, **which), key=lambda plan: (plan.wide, images_of(plan)))]
 
         monkeypatch.setattr(module, "plans_of", smallest)
     forget()

@@ -432,7 +432,7 @@ def test_the_kernels_of_volumes_compile(chip, dtype, name):
 
 
 # Planes one by one, several examples, strides and phases; channels side by side, and across.
-DENSE_VOLUMES = {
+VOLUMES_BY_KERNEL = {
     "side by side": ((1, 12, 16, 16, 32), (3, 3, 3, 32, 64), {}),
     "strided": ((2, 9, 17, 20, 64), (3, 3, 3, 64, 128), {"stride": 2}),
     "dilated": ((1, 12, 24, 24, 32), (3, 3, 3, 32, 32), {"dilation": 2}),
@@ -443,10 +443,10 @@ DENSE_VOLUMES = {
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", DENSE_VOLUMES)
+@pytest.mark.parametrize("name", VOLUMES_BY_KERNEL)
 @pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
 def test_the_kernel_gradients_of_dense_volumes_compile(chip, dtype, name):
-    x_shape, w_shape, options = DENSE_VOLUMES[name]
+    x_shape, w_shape, options = VOLUMES_BY_KERNEL[name]
     x, w = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x_shape, w_shape))
     y = jax.eval_shape(functools.partial(jaxdil.conv, **options), x, w)
     gradient = functools.partial(

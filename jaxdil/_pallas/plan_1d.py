@@ -181,11 +181,16 @@ def plan_of(problem: Problem) -> Plan:
 
 
 def is_copied(problem: Problem) -> bool:
-    """Whether examples lie in the lanes, or in the sublanes and reach too far to be one row."""
+    """Whether examples lie in the lanes, or in y in the sublanes and reach too far to be one row.
+
+    To copy y takes several times as long as to copy x.
+    """
     if crosses(problem.batch, problem.channels, problem.size[0]):
         return True
     plan = plan_of(problem)
-    return not (plan.turned or plan.mixed) and together(problem.batch, problem.size[0]) > 0
+    one = plan.turned or plan.mixed
+    copied = together(problem.batch, problem.size[0]) and together(problem.batch, plan.positions)
+    return not one and copied > 0
 
 
 def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
