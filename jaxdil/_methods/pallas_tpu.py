@@ -67,8 +67,8 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     kernels = {1: _rows, 2: _images, 3: _volumes}
     kernel = kernels[problem.rank]
     if _is_dense(problem):
-        kernel = dense_gradient if _is_gradient(problem) else dense
-        kernel = dense_volumes if problem.rank == 3 else kernel
+        forward = dense_volumes if problem.rank == 3 else dense
+        kernel = dense_gradient if _is_gradient(problem) else forward
     elif _is_grouped(problem):
         kernel = grouped_gradient if problem.batch_groups > 1 else grouped
     return kernel(x, w, problem, interpret=conv.platform != "tpu")
