@@ -74,9 +74,9 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     # lax goes through a single volume as often as the kernel has taps along an axis or two; of a
     # batch it does not.
     volume = problem.rank == 3 and depthwise and images == 1 and problem.batch >= 16
-    volume = volume and samples >= 64 and 1 < positions <= 125
+    volume = volume and samples >= 512 and 1 < positions <= 125
     # Otherwise x or the cotangent is laid out anew for the kernel.
-    yield volume and _lie_alike(problem), _rule(11, "pallas_tpu", "kernel gradient of a volume")
+    yield volume and _lie_in_rows(problem), _rule(11, "pallas_tpu", "kernel gradient of a volume")
     # lax makes it dearer with the dilation of the forward convolution.
     work = samples * channels * max(problem.stride, default=1)
     large = depthwise and images == 1 and _across(problem) <= 8 and problem.rank in (1, 2)
@@ -157,11 +157,11 @@ def _is_faster_by_planes(problem: Problem) -> bool:
     return few and ((min(inner, outer) <= 32 and samples >= 4096) or (apart and samples >= 512))
 
 
-def _lie_alike(problem: Problem) -> bool:
-    """Whether x and the cotangent, volumes, have the same spatial axis in the sublanes."""
+def _lie_in_rows(problem: Problem) -> bool:
+    """Whether x and the cotangent, volumes, both have their columns in the sublanes."""
     x = in_sublanes((problem.channels, *problem.size), problem.x_dtype.itemsize)
     g = in_sublanes((problem.channels, *problem.kernel), problem.w_dtype.itemsize)
-    return x == g < problem.rank
+    return x == g == 2
 
 
 def _rule(number: int, method: str, what: str) -> Choice:
