@@ -214,10 +214,3 @@ def test_what_is_refused_is_told_why(g, because):
     x, c = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (g.x_shape, g.y_shape))
     with pytest.raises(jaxdil.MethodError, match=because):
         jax.eval_shape(gradient(g), x, c)
-
-
-@pytest.mark.core
-def test_convolutions_are_refused():
-    x, w = (jax.ShapeDtypeStruct(s, np.float32) for s in ((1, 5, 8, 8, 2), (3, 3, 3, 2, 2)))
-    with pytest.raises(jaxdil.MethodError, match="a dense convolution of volumes"):
-        jax.eval_shape(functools.partial(jaxdil.conv, method=PINNED), x, w)
