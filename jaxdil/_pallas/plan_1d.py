@@ -40,6 +40,10 @@ CHANNELS = 512
 # Frames of halo at the most, and taps: each is written out.
 MOST_HALO, MOST_TAPS = 2048, 32
 
+# Frames of 2 or 4 examples in turn at the most: XLA brings them into that order, and takes seconds
+# to compile it for a few thousand. Of 8 examples they lie so.
+MOST_TURNS = 256
+
 # Taps at the most where each frame has a mask: the chip holds one of a block for each tap.
 MOST_MASKED = 8
 
@@ -175,22 +179,27 @@ def plan_of(problem: Problem) -> Plan:
     plan = Plan(batch, size, channels, taps, dilation, lo, hi)
     if not (together(batch, size) and together(batch, plan.positions)):
         return plan
+    if batch % SUBLANES and size > MOST_TURNS:
+        return plan
     size, dilation, lo, hi = (n * batch for n in (size, dilation, lo, hi))
     mixed = Plan(1, size, channels, taps, dilation, lo, hi, mixed=True)
     return mixed if max(mixed.before, mixed.after) <= MOST_HALO else plan
 
 
 def is_copied(problem: Problem) -> bool:
-    """Whether examples lie in the lanes, or in y in the sublanes and reach too far to be one row.
+    """Whether the kernel costs copies that lax, as it is, is cheaper than.
 
-    To copy y takes several times as long as to copy x.
+    Examples lie in the lanes; or in the sublanes, also those of y, which takes several times as
+    long to copy as x, and are not one row. Of 2 and 4 that is no reason unless the kernel
+    reaches far, where lax is quick.
     """
     if crosses(problem.batch, problem.channels, problem.size[0]):
         return True
     plan = plan_of(problem)
     one = plan.turned or plan.mixed
     copied = together(problem.batch, problem.size[0]) and together(problem.batch, plan.positions)
-    return not one and copied > 0
+    near = problem.batch % SUBLANES != 0 and 8 * plan.reach <= problem.size[0]
+    return not one and copied > 0 and not near
 
 
 def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
