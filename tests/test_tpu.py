@@ -354,6 +354,23 @@ def test_depthwise_as_it_lies_in_memory(x, kernel, method):
     assert methods_of(functools.partial(jaxdil.conv, groups=x[-1]), x, w) == [method]
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "options", "small", "method"),
+    [
+        ((56, 56, 64), (3, 3, 64, 64), {}, 8, "pallas_tpu"),
+        ((56, 56, 3), (3, 3, 3, 64), {"stride": 1}, 8, "planes"),
+        ((64, 64, 3), (8, 8, 3, 96), {"stride": 8}, 8, "patches"),
+        ((14, 14, 160), (3, 3, 16, 160), {"groups": 10}, 8, "pallas_tpu"),
+        ((14, 14, 120), (1, 1, 40, 480), {"groups": 3}, 8, "pallas_tpu"),
+        ((8, 8, 8, 64), (3, 3, 3, 64, 64), {}, 8, "pallas_tpu"),
+    ],
+)
+def test_what_is_not_read_as_a_large_batch_lies_stays_with_lax(x, w, options, small, method):
+    conv = functools.partial(jaxdil.conv, **options)
+    assert methods_of(conv, (small, *x), w) == [method]
+    assert methods_of(conv, (128, *x), w) == ["xla"]
+
+
 def test_rows_that_reach_too_far_in_turn_stay_with_lax():
     for dilation, method in ((128, "pallas_tpu"), (129, "xla")):
         conv = functools.partial(jaxdil.conv, groups=256, dilation=dilation, padding="CAUSAL")
