@@ -101,17 +101,20 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
         return _volumes_gradient(x, w, problem, interpret=interpret)
     plan = plan_dense_gradient.plan_of(problem)
     assert plan is not None
-    rank = problem.rank
-    # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
-    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
-    g = transpose(w, (rank, *range(rank), rank + 1))
-    if rank == 1:
-        x, g = x[:, None], g[:, None]
+    x, g = _images_of(x, w)
     gradient = tpu_dense_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw = gradient(x, g, plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
     return transpose(dw, order).reshape(problem.y_shape)
+
+
+def _images_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(C, *S, N) and (*P, N, O) as image and cotangent lie in memory; a row is an image of one."""
+    rank = x.ndim - 2
+    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
+    g = transpose(w, (rank, *range(rank), rank + 1))
+    return (x[:, None], g[:, None]) if rank == 1 else (x, g)
 
 
 def dense_volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -213,12 +216,7 @@ def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret:
 
     plan = plan_groups_gradient.plan_of(problem)
     assert plan is not None
-    rank = problem.rank
-    # (G I, *S, N) and (*P, N, G O) as image and cotangent lie in memory.
-    x = transpose(x, (rank + 1, *range(1, rank + 1), 0))
-    g = transpose(w, (rank, *range(rank), rank + 1))
-    if rank == 1:
-        x, g = x[:, None], g[:, None]
+    x, g = _images_of(x, w)
     gradient = tpu_groups_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw = gradient(x, g, plan, **how)
