@@ -40,10 +40,6 @@ CHANNELS = 512
 # Frames of halo at the most, and taps: each is written out.
 MOST_HALO, MOST_TAPS = 2048, 32
 
-# Frames of 2 or 4 examples in turn at the most: XLA brings them into that order, and takes seconds
-# to compile it for a few thousand. Of 8 examples they lie so.
-MOST_TURNS = 256
-
 # Taps at the most where each frame has a mask: the chip holds one of a block for each tap.
 MOST_MASKED = 8
 
@@ -70,8 +66,8 @@ class Plan:
     """Whether frames before the first are there, and not padding."""
     turned: bool = False
     """Whether time lies in the lanes in memory; channels are those of all examples then."""
-    mixed: bool = False
-    """Whether examples lie in the sublanes in memory; one row has the frames of all in turn."""
+    abreast: int = 1
+    """Examples in the sublanes of a tile in memory: a block has so many. Time is there of 1."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
@@ -86,12 +82,15 @@ class Plan:
             halo = max(self.before, self.after)
             # A mask comes with time in the lanes, and is turned a square at a time.
             least = LANES if self.masked else LEAST
-            wanted = max(least, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
+            usual, most = ROWS // self.abreast, MOST_ROWS // self.abreast
+            wanted = max(least, min(max(usual, _power(4 * halo)), _power(self.positions), most))
             object.__setattr__(self, "rows", max(wanted, halo))
         if not self.lanes:
-            most = CHANNELS * ROWS // max(self.rows, ROWS) // LANES * LANES
+            most = CHANNELS * ROWS // max(self.rows * self.abreast, ROWS) // LANES * LANES
             whole = up(self.channels, LANES)
-            object.__setattr__(self, "lanes", max(min(most, whole), LANES))
+            # Of channels that fill no tile a block of examples abreast has one.
+            single = self.abreast > 1 and self.channels % LANES
+            object.__setattr__(self, "lanes", LANES if single else max(min(most, whole), LANES))
 
     @property
     def reach(self) -> int:
@@ -160,7 +159,8 @@ class Plan:
     @property
     def blocks(self) -> tuple[int, int, int]:
         """Blocks along batch, channels and time."""
-        return self.batch, -(-self.channels // self.lanes), -(-self.positions // self.rows)
+        examples = self.batch // self.abreast
+        return examples, -(-self.channels // self.lanes), -(-self.positions // self.rows)
 
 
 def plan_of(problem: Problem) -> Plan:
@@ -177,13 +177,11 @@ def plan_of(problem: Problem) -> Plan:
     if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
     plan = Plan(batch, size, channels, taps, dilation, lo, hi)
-    if not (together(batch, size) and together(batch, plan.positions)):
+    abreast = together(batch, size) and together(batch, plan.positions)
+    alike = problem.x_dtype == (problem.w_dtype if problem.batch_groups > 1 else problem.out_dtype)
+    if not abreast or not alike or abreast * max(plan.before, plan.after) > MOST_HALO:
         return plan
-    if batch % SUBLANES and size > MOST_TURNS:
-        return plan
-    size, dilation, lo, hi = (n * batch for n in (size, dilation, lo, hi))
-    mixed = Plan(1, size, channels, taps, dilation, lo, hi, mixed=True)
-    return mixed if max(mixed.before, mixed.after) <= MOST_HALO else plan
+    return dataclasses.replace(plan, abreast=abreast, rows=0, lanes=0)
 
 
 def is_copied(problem: Problem) -> bool:
@@ -196,7 +194,7 @@ def is_copied(problem: Problem) -> bool:
     if crosses(problem.batch, problem.channels, problem.size[0]):
         return True
     plan = plan_of(problem)
-    one = plan.turned or plan.mixed
+    one = plan.turned or plan.abreast > 1
     copied = together(problem.batch, problem.size[0]) and together(problem.batch, plan.positions)
     near = problem.batch % SUBLANES != 0 and 8 * plan.reach <= problem.size[0]
     return not one and copied > 0 and not near
