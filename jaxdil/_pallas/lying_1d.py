@@ -86,7 +86,7 @@ def load(
       row: the first frame.
       rows: how many.
       lane: the first channel.
-      views: whether a block can be seen as words, as the interpreters of older JAX have it not.
+      views: whether a block can be seen as words.
     """
     if plan.abreast == 1:
         part = ref[_part(plan, row, rows, lane)].astype(jnp.float32)
@@ -136,14 +136,16 @@ def _part(plan: Plan, row: Any, rows: int, lane: int) -> tuple[Any, ...]:
 
 
 def _words(ref: Any, row: Any, rows: int, lane: int) -> tuple[Any, list[Any]]:
-    """A block as words of 128 lanes below each other, and where some frames have theirs."""
-    height, _, tiles, words, _ = ref.shape
+    """Some frames as words of 128 lanes below each other, and where each tile has one."""
+    _, _, tiles, words, _ = ref.shape
+    # Cut first: then each load begins where it is known to.
+    ref = ref.at[pl.ds(row, rows)]
     if ref.dtype != jnp.float32:
         ref, words = ref.bitcast(jnp.uint32), words // 2
     step = tiles * words
-    first = row * step + lane // LANES * words
+    first = lane // LANES * words
     slots = [pl.ds(first + word, rows, step) for word in range(words)]
-    return ref.reshape(height * step, LANES), slots
+    return ref.reshape(rows * step, LANES), slots
 
 
 def _halves(word: jax.Array, dtype: Any) -> Iterator[jax.Array]:

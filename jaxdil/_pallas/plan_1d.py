@@ -82,8 +82,9 @@ class Plan:
             halo = max(self.before, self.after)
             # A mask comes with time in the lanes, and is turned a square at a time.
             least = LANES if self.masked else LEAST
-            usual, most = ROWS // self.abreast, MOST_ROWS // self.abreast
-            wanted = max(least, min(max(usual, _power(4 * halo)), _power(self.positions), most))
+            most = MOST_ROWS // self.abreast
+            wanted = min(max(ROWS, _power(4 * halo)), _power(self.positions), most)
+            wanted = max(wanted, least)
             object.__setattr__(self, "rows", max(wanted, halo))
         if not self.lanes:
             most = CHANNELS * ROWS // max(self.rows * self.abreast, ROWS) // LANES * LANES
@@ -115,7 +116,7 @@ class Plan:
 
     @property
     def _least(self) -> int:
-        return LANES if self.turned else LEAST
+        return LANES if self.turned else SUBLANES if self.abreast > 1 else LEAST
 
     @property
     def alone(self) -> bool:
@@ -177,37 +178,47 @@ def plan_of(problem: Problem) -> Plan:
     if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
     plan = Plan(batch, size, channels, taps, dilation, lo, hi)
-    abreast = together(batch, size) and together(batch, plan.positions)
-    alike = problem.x_dtype == (problem.w_dtype if problem.batch_groups > 1 else problem.out_dtype)
-    if not abreast or not alike or abreast * max(plan.before, plan.after) > MOST_HALO:
+    abreast, other = (
+        _abreast(plan),
+        problem.w_dtype if problem.batch_groups > 1 else problem.out_dtype,
+    )
+    if problem.x_dtype != other or abreast * max(plan.before, plan.after) > MOST_HALO:
         return plan
     return dataclasses.replace(plan, abreast=abreast, rows=0, lanes=0)
+
+
+def _abreast(plan: Plan) -> int:
+    """Examples in the sublanes of a tile of x and of y whose lanes are channels, 1 if none."""
+    # Channels that are no whole tiles, and fill lanes less well than time, lie between examples.
+    if is_turned(plan.size, plan.channels, unit=1) or not together(plan.batch, plan.size):
+        return 1
+    return together(plan.batch, plan.positions) or 1
 
 
 def is_copied(problem: Problem) -> bool:
     """Whether the kernel costs copies that lax, as it is, is cheaper than.
 
     Examples lie in the lanes; or in the sublanes, also those of y, which takes several times as
-    long to copy as x, and are not one row. Of 2 and 4 that is no reason unless the kernel
-    reaches far, where lax is quick.
+    long to copy as x, and reach too far for a block of all. Of 2 and 4 that is no reason unless the
+    kernel reaches far for their length, where lax is quick.
     """
     if crosses(problem.batch, problem.channels, problem.size[0]):
         return True
     plan = plan_of(problem)
-    one = plan.turned or plan.abreast > 1
-    copied = together(problem.batch, problem.size[0]) and together(problem.batch, plan.positions)
     near = problem.batch % SUBLANES != 0 and 8 * plan.reach <= problem.size[0]
-    return not one and copied > 0 and not near
+    return not plan.turned and plan.abreast < _abreast(plan) and not near
 
 
-def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
+def is_turned(
+    size: int, channels: int, *, channels_first: bool = False, unit: int = SUBLANES
+) -> bool:
     """Whether the compiler lays out (N, T, C) with time in the lanes, whole tiles of channels.
 
     Of two that fill the lanes alike it takes the last axis, and that of (N, C, T) is time.
     """
     turned, straight = up(size, LANES) * channels, size * up(channels, LANES)
     fuller = turned <= straight if channels_first else turned < straight
-    return channels % SUBLANES == 0 and fuller
+    return channels % unit == 0 and fuller
 
 
 def _rest(problem: Problem) -> int:

@@ -23,14 +23,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas import lying_1d
-from jaxdil._pallas.axes import LANES
+from jaxdil._pallas.axes import LANES, SUBLANES
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_1d import Plan
 from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]
 
-# Rows that are loaded, summed and stored together: 8 registers of float32.
+# Rows that are loaded, summed and stored together, of all examples: 16 registers of float32.
 CHUNK = 128
 
 # Where a step of the grid is: example, time, channels.
@@ -59,7 +59,7 @@ def convolution(
 
     windows = _windows(plan, at)
     return pl.pallas_call(
-        functools.partial(_convolve, plan=plan, views=not interpret),
+        functools.partial(_convolve, plan=plan, views=_views(interpret)),
         grid=plan.blocks,
         in_specs=[
             *windows,
@@ -95,7 +95,7 @@ def kernel_gradient(
 
     windows = _windows(plan, at)
     return pl.pallas_call(
-        functools.partial(_correlate, plan=plan, views=not interpret),
+        functools.partial(_correlate, plan=plan, views=_views(interpret)),
         grid=(channels, batch, time),
         in_specs=[
             *windows,
@@ -112,6 +112,11 @@ def kernel_gradient(
         name="jaxdil_depthwise_1d_kernel_gradient",
         interpret=interpret,
     )(*[x] * len(windows), g, *_in_blocks(bits, plan))
+
+
+def _views(interpret: Any) -> bool:
+    """Whether a block can be seen as words: by the compiler, not by interpreters of older JAX."""
+    return not interpret
 
 
 def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
@@ -232,9 +237,12 @@ def _masked(term: jax.Array, mask: Any, tap: int, row: Any) -> jax.Array:
     return lax.bitcast_convert_type(words, jnp.float32)
 
 
-def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
+def _chunk(plan: Plan) -> int:
+    return min(max(CHUNK // plan.abreast, SUBLANES), plan.rows)
+
+
+def _chunks(stop: int, rows: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
     """Go through the rows below ``stop``, a chunk at a time: ``body(first row, rows, carry)``."""
-    rows = min(CHUNK, stop)
 
     def step(i: Any, carry: Any) -> Any:
         return body(pl.multiple_of(i * rows, rows), rows, carry)
@@ -252,7 +260,7 @@ def _convolve(*refs: Any, plan: Plan, views: bool) -> None:
     past = next(each) if plan.resumed else None
     y, z, *mask = each
     t = pl.program_id(2)
-    chunk = min(CHUNK, plan.rows)
+    chunk = _chunk(plan)
     # A block that is the only one in time may end early.
     used = min(plan.rows, -(-plan.positions // chunk) * chunk)
     if mask:
@@ -273,7 +281,7 @@ def _convolve(*refs: Any, plan: Plan, views: bool) -> None:
 
             lying_1d.store(y, plan, row, rows, lane, totals(), views=views)
 
-        _chunks(used, convolve)
+        _chunks(used, chunk, convolve)
 
 
 def _correlate(*refs: Any, plan: Plan, views: bool) -> None:
@@ -311,11 +319,11 @@ def _correlate(*refs: Any, plan: Plan, views: bool) -> None:
                         sums[j] += term.reshape(-1, 8, LANES).sum(0)
                 return tuple(sums)
 
-            chunk = min(CHUNK, plan.rows)
+            chunk = _chunk(plan)
             whole = frames // chunk * chunk
             carry = (jnp.zeros((8, LANES), jnp.float32),) * plan.taps
             if whole:
-                carry = _chunks(whole, functools.partial(terms, frames=chunk), carry)
+                carry = _chunks(whole, chunk, functools.partial(terms, frames=chunk), carry)
             if frames > whole:
                 carry = terms(whole, chunk, carry, frames - whole)
             for j, total in enumerate(carry):
