@@ -43,11 +43,11 @@ GEOMETRIES = {
     "shorter than its reach": ((2, 5, 2), 4, 3, (9, 0)),
     "one tap": ((1, 17, 2), 1, 1, (0, 0)),
     # Examples in the sublanes.
-    "two abreast": ((2, 71, 3), 4, 3, (9, 0)),
+    "two abreast": ((2, 71, 128), 4, 3, (9, 0)),
     "two abreast, two blocks of channels": ((2, 37, 256), 3, 4, (4, 4)),
     "four abreast, valid": ((4, 45, 131), 3, 2, (0, 0)),
-    "eight abreast, twice": ((16, 45, 3), 3, 1, (1, 1)),
-    "eight abreast, ahead, shorter than its reach": ((8, 5, 3), 4, 3, (0, 9)),
+    "eight abreast, twice": ((16, 45, 100), 3, 1, (1, 1)),
+    "eight abreast, ahead, shorter than its reach": ((8, 5, 120), 4, 3, (0, 9)),
     # Time in the lanes, channels of all examples beside each other.
     "turned": ((3, 300, 16), 4, 1, (3, 0)),
     "turned, one block, dilated": ((2, 100, 8), 5, 16, (32, 32)),
@@ -86,7 +86,9 @@ def test_forward_and_both_gradients(name):
     check_roles(name, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["causal, several blocks", "shorter than its reach", "turned"])
+@pytest.mark.parametrize(
+    "name", ["causal, several blocks", "shorter than its reach", "turned", "two abreast"]
+)
 def test_half_precision_sums_in_single(name):
     check_roles(name, jnp.bfloat16)
 
@@ -126,8 +128,9 @@ def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
 
 
 @pytest.mark.core
-def test_second_derivatives():
-    x, w = whole(0, (1, 40, 3)), whole(1, (4, 1, 3))
+@pytest.mark.parametrize("shape", [(1, 40, 3), (2, 13, 128)])
+def test_second_derivatives(shape):
+    x, w = whole(0, shape), whole(1, (4, 1, shape[-1]))
 
     def of_gradients(x, w, method):
         def loss(x, w):
@@ -143,11 +146,13 @@ def test_second_derivatives():
 # --- what is beside the samples -------------------------------------------------------------------
 
 
-def test_nan_and_infinity_reach_what_they_reach_in_lax():
-    x, w, g = (np.array(whole(s, n)) for s, n in enumerate([(1, 45, 3), (3, 1, 3), (1, 46, 3)]))
-    x[0, 0, 0], x[0, 31, 1], x[0, 44, 2] = np.nan, np.inf, np.nan
-    g[0, 20, 1] = -np.inf
-    options = {"padding": [(3, 2)], "dilation": 2, "groups": 3}
+@pytest.mark.parametrize(("batch", "channels"), [(1, 3), (2, 128)])
+def test_nan_and_infinity_reach_what_they_reach_in_lax(batch, channels):
+    shapes = (batch, 45, channels), (3, 1, channels), (batch, 46, channels)
+    x, w, g = (np.array(whole(seed, shape)) for seed, shape in enumerate(shapes))
+    x[0, 0, 0], x[-1, 31, 1], x[0, 44, 2] = np.nan, np.inf, np.nan
+    g[-1, 20, 1] = -np.inf
+    options = {"padding": [(3, 2)], "dilation": 2, "groups": channels}
 
     @functools.partial(jax.jit, static_argnames="method")
     def roles(x, w, g, method):
@@ -191,7 +196,7 @@ def test_no_read_is_out_of_bounds_and_none_of_memory_that_nothing_was_written_to
 
 VIEWS = {
     "2 of a tile": (2, 130, 128, jnp.float32),
-    "2 of two tiles, halves": (2, 256, 256, jnp.bfloat16),
+    "2 of two tiles, halves to words": (2, 256, 256, jnp.bfloat16),
     "4 of three tiles, halves": (4, 384, 256, jnp.bfloat16),
     "8 of a tile": (8, 3, 128, jnp.float32),
 }
@@ -207,11 +212,12 @@ def test_examples_abreast_seen_as_words(name, monkeypatch):
     plan = plan_1d.Plan(*shape, 3, 2, 1, 3, **options)
     x, w, g = draw(0, shape, dtype), draw(1, (3, channels), dtype), draw(2, shape, dtype)
     x, g = (lying_1d.lie(a.at[0, 7, 1].set(jnp.nan), plan) for a in (x, g))
+    out = jnp.float32 if "to words" in name else dtype
     for kernel, operands in ((tpu_1d.convolution, (x, w)), (tpu_1d.kernel_gradient, (x, g))):
-        want = kernel(*operands, plan, dtype=dtype, interpret=True)
+        want = kernel(*operands, plan, dtype=out, interpret=True)
         with monkeypatch.context() as patch:
             patch.setattr(tpu_1d, "_views", lambda _: True)
-            got = kernel(*operands, plan, dtype=dtype, interpret=True)
+            got = kernel(*operands, plan, dtype=out, interpret=True)
         np.testing.assert_array_equal(got, want)
 
 

@@ -10,8 +10,7 @@ which makes a halo divide a block.
 Where channels would leave lanes empty and time does not, the compiler lays out an array with time
 in the lanes. It is read and written as it lies there, and turned on the chip; channels of all
 examples lie beside each other then. Where time would leave sublanes empty and examples do not, it
-lays these there; they are one row then, in which they take turns, and taps lie as many times as far
-apart.
+lays these there, where they are taken one by one. A block has all that lie in a tile.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Plan:
     turned: bool = False
     """Whether time lies in the lanes in memory; channels are those of all examples then."""
     abreast: int = 1
-    """Examples in the sublanes of a tile in memory: a block has so many. Time is there of 1."""
+    """Examples in the sublanes of a tile in memory, as many as a block has; if 1, time is there."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
@@ -178,18 +177,14 @@ def plan_of(problem: Problem) -> Plan:
     if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
     plan = Plan(batch, size, channels, taps, dilation, lo, hi)
-    abreast, other = (
-        _abreast(plan),
-        problem.w_dtype if problem.batch_groups > 1 else problem.out_dtype,
-    )
-    if problem.x_dtype != other or abreast * max(plan.before, plan.after) > MOST_HALO:
-        return plan
-    return dataclasses.replace(plan, abreast=abreast, rows=0, lanes=0)
+    plan = dataclasses.replace(plan, abreast=_abreast(plan), rows=0, lanes=0)
+    far = plan.abreast * max(plan.before, plan.after) > MOST_HALO
+    return dataclasses.replace(plan, abreast=1, rows=0, lanes=0) if far else plan
 
 
 def _abreast(plan: Plan) -> int:
     """Examples in the sublanes of a tile of x and of y whose lanes are channels, 1 if none."""
-    # Channels that are no whole tiles, and fill lanes less well than time, lie between examples.
+    # Else time lies in the lanes, and channels between the examples where they are no whole tiles.
     if is_turned(plan.size, plan.channels, unit=1) or not together(plan.batch, plan.size):
         return 1
     return together(plan.batch, plan.positions) or 1

@@ -4,9 +4,10 @@
     dw[j, c]   = sum_{n, p}  x~[n, p + d j - lo, c] g[n, p, c]
 
 A step of the grid has one block and goes through it 128 channels at a time. It writes block and
-halos to a window in float32, one row below the other, what is outside of x as zeros; from there a
-tap is a load at its own row. So x is read once, but for the halos, nothing is padded or copied in
-the memory of the chip, and the input gradient is the convolution with the kernel flipped.
+halos to a window in float32, one row below the other, for each example of the block one, and what
+is outside of x as zeros; from there a tap is a load at its own row. So x is read once, but for the
+halos, nothing is padded or copied in the memory of the chip, and the input gradient is the
+convolution with the kernel flipped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]
 
-# Rows that are loaded, summed and stored together, of all examples: 16 registers of float32.
+# Rows that are loaded, summed and stored together, those of all examples of a block: 16 registers.
 CHUNK = 128
 
 # Where a step of the grid is: example, time, channels.
@@ -306,7 +307,7 @@ def _correlate(*refs: Any, plan: Plan, views: bool) -> None:
             """Add the terms of the first frames of this block."""
 
             def terms(row: Any, rows: int, carry: tuple[Any, ...], frames: int) -> tuple[Any, ...]:
-                sums = list(carry)
+                added = list(carry)
                 parts = lying_1d.load(g, plan, row, rows, lane, views=views)
                 for example, part in enumerate(parts):
                     for j in range(plan.taps):
@@ -316,8 +317,8 @@ def _correlate(*refs: Any, plan: Plan, views: bool) -> None:
                             # Both factors may be anything there, and a NaN times zero is one.
                             inside = lax.broadcasted_iota(jnp.int32, term.shape, 0) < frames
                             term = jnp.where(inside, term, 0.0)
-                        sums[j] += term.reshape(-1, 8, LANES).sum(0)
-                return tuple(sums)
+                        added[j] += term.reshape(-1, 8, LANES).sum(0)
+                return tuple(added)
 
             chunk = _chunk(plan)
             whole = frames // chunk * chunk

@@ -65,10 +65,8 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     alone = alone and samples >= 64 and problem.batch >= 128 and aligned
     yield alone, _rule(10, "pallas_tpu", "kernel gradient of a depthwise row, a batch below 4")
     # lax fetches one of the arrays beforehand, for which it has no estimate.
-    abreast = (
-        problem.rank == 1 and depthwise and images in (2, 4) and positions <= 8 <= samples // 8
-    )
-    abreast = abreast and plan_of(problem).abreast > 1
+    abreast = problem.rank == 1 and depthwise and images in (2, 4)
+    abreast = abreast and positions <= 8 and samples >= 64 and plan_of(problem).abreast > 1
     yield abreast, _rule(10, "pallas_tpu", "kernel gradient of depthwise rows, 2 or 4 abreast")
     image = problem.rank == 2 and depthwise and problem.batch > 64
     image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
