@@ -97,7 +97,7 @@ def load(
     else:
         words, slots = _words(ref, row, rows, lane)
         for slot in slots:
-            yield from _halves(words[slot, :], ref.dtype)
+            yield from _numbers(words[slot, :], ref.dtype)
 
 
 def store(
@@ -140,28 +140,29 @@ def _words(ref: Any, row: Any, rows: int, lane: int) -> tuple[Any, list[Any]]:
     _, _, tiles, words, _ = ref.shape
     # Cut first: then each load begins where it is known to.
     ref = ref.at[pl.ds(row, rows)]
-    if ref.dtype != jnp.float32:
-        ref, words = ref.bitcast(jnp.uint32), words // 2
+    words //= 4 // ref.dtype.itemsize
     step = tiles * words
     first = lane // LANES * words
     slots = [pl.ds(first + word, rows, step) for word in range(words)]
-    return ref.reshape(rows * step, LANES), slots
+    return ref.bitcast(jnp.uint32).reshape(rows * step, LANES), slots
 
 
-def _halves(word: jax.Array, dtype: Any) -> Iterator[jax.Array]:
+def _numbers(word: jax.Array, dtype: Any) -> Iterator[jax.Array]:
     """The numbers that words have."""
-    if dtype == jnp.float32:
-        yield word
-    else:
-        upper = np.uint32(0xFFFF0000)
+    if dtype != jnp.float32:
         yield lax.bitcast_convert_type(word << np.uint32(16), jnp.float32)
-        yield lax.bitcast_convert_type(word & upper, jnp.float32)
+        word &= np.uint32(0xFFFF0000)
+    yield lax.bitcast_convert_type(word, jnp.float32)
 
 
 def _word(numbers: Iterator[jax.Array], dtype: Any) -> jax.Array:
     """Words of the next numbers, which are rounded to half precision."""
+
+    def bits() -> jax.Array:
+        number = next(numbers).astype(dtype).astype(jnp.float32)
+        return lax.bitcast_convert_type(number, jnp.uint32)
+
     if dtype == jnp.float32:
-        return next(numbers)
-    pair = [next(numbers).astype(dtype).astype(jnp.float32) for _ in range(2)]
-    lower, upper = (lax.bitcast_convert_type(number, jnp.uint32) for number in pair)
-    return upper | (lower >> np.uint32(16))
+        return bits()
+    lower = bits() >> np.uint32(16)
+    return bits() | lower
