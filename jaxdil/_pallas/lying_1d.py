@@ -157,12 +157,8 @@ def _numbers(word: jax.Array, dtype: Any) -> Iterator[jax.Array]:
 
 def _word(numbers: Iterator[jax.Array], dtype: Any) -> jax.Array:
     """Words of the next numbers, which are rounded to half precision."""
-
-    def bits() -> jax.Array:
-        number = next(numbers).astype(dtype).astype(jnp.float32)
-        return lax.bitcast_convert_type(number, jnp.uint32)
-
     if dtype == jnp.float32:
-        return bits()
-    lower = bits() >> np.uint32(16)
-    return bits() | lower
+        return lax.bitcast_convert_type(next(numbers), jnp.uint32)
+    pair = [lax.bitcast_convert_type(next(numbers).astype(dtype), jnp.uint16) for _ in range(2)]
+    lower, upper = (half.astype(jnp.uint32) for half in pair)
+    return lower | (upper << np.uint32(16))
