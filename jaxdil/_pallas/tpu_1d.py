@@ -31,7 +31,7 @@ from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]
 
-# Rows that are loaded, summed and stored together, those of all examples of a block: 16 registers.
+# Rows that are loaded, summed and stored together, at the most.
 CHUNK = 128
 
 # Where a step of the grid is: example, time, channels.
@@ -239,7 +239,8 @@ def _masked(term: jax.Array, mask: Any, tap: int, row: Any) -> jax.Array:
 
 
 def _chunk(plan: Plan) -> int:
-    return min(max(CHUNK // plan.abreast, SUBLANES), plan.rows)
+    """Rows of a chunk: 16 registers of one example, 32 of several."""
+    return min(CHUNK, max(2 * CHUNK // plan.abreast, SUBLANES), plan.rows)
 
 
 def _chunks(stop: int, rows: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
