@@ -396,12 +396,9 @@ def test_rows_abreast_that_reach_too_far_stay_with_lax(x, dilation, method):
 @pytest.mark.parametrize(
     ("x", "taps", "method"),
     [
-        ((2, 3199, 512), 3, "pallas_tpu"),
-        ((4, 999, 256), 8, "pallas_tpu"),
-        ((4, 999, 256), 9, "xla"),
-        ((4, 3199, 250), 3, "xla"),  # time lies in the lanes
-        ((8, 999, 256), 3, "xla"),
-        ((2, 3200, 512), 3, "pallas_tpu"),
+        ((2, 3199, 512), 3, "xla"),  # examples lie in the sublanes
+        ((2, 3200, 512), 8, "pallas_tpu"),
+        ((2, 3200, 512), 9, "xla"),
         ((4, 3200, 512), 3, "xla"),
     ],
 )

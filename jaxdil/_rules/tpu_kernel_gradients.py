@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from jaxdil._choice import Choice
 from jaxdil._pallas.axes import crosses, together, up
 from jaxdil._pallas.layouts import is_in_rows
-from jaxdil._pallas.plan_1d import is_turned, plan_of
+from jaxdil._pallas.plan_1d import is_turned
 from jaxdil._pallas.plan_3d import in_sublanes
 from jaxdil._problem import Problem
 
@@ -64,10 +64,6 @@ def _of_groups(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     aligned = samples % 8 == 0 == problem.size[0] % 8 if problem.rank else False
     alone = alone and samples >= 64 and problem.batch >= 128 and aligned
     yield alone, _rule(10, "pallas_tpu", "kernel gradient of a depthwise row, a batch below 4")
-    # lax fetches one of the arrays beforehand, for which it has no estimate.
-    abreast = problem.rank == 1 and depthwise and images in (2, 4)
-    abreast = abreast and positions <= 8 and samples >= 64 and plan_of(problem).abreast > 1
-    yield abreast, _rule(10, "pallas_tpu", "kernel gradient of depthwise rows, 2 or 4 abreast")
     image = problem.rank == 2 and depthwise and problem.batch > 64
     image = image and positions > 1 and samples >= 49 and max(problem.dilation) == 1
     # lax reads each array once as well, but for one image, and slowly for spread taps.
