@@ -13,7 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jaxdil
 from jaxdil import reference, streaming
 from jaxdil._methods import METHODS, races
-from jaxdil._pallas import plan_1d, tpu_1d
+from jaxdil._pallas import lying_1d, plan_1d, tpu_1d
 
 METHOD = "pallas_tpu"
 
@@ -42,10 +42,12 @@ GEOMETRIES = {
     "ahead": ((3, 64, 2), 3, 4, (0, 8)),
     "shorter than its reach": ((2, 5, 2), 4, 3, (9, 0)),
     "one tap": ((1, 17, 2), 1, 1, (0, 0)),
-    # Examples in the sublanes, which take turns in one row.
-    "in turn, two to a tile": ((2, 71, 3), 4, 3, (9, 0)),
-    "in turn, two tiles": ((16, 45, 3), 3, 1, (1, 1)),
-    "in turn, valid": ((4, 45, 3), 3, 2, (0, 0)),
+    # Examples in the sublanes.
+    "two abreast": ((2, 71, 128), 4, 3, (9, 0)),
+    "two abreast, two blocks of channels": ((2, 37, 256), 3, 4, (4, 4)),
+    "four abreast, valid": ((4, 45, 131), 3, 2, (0, 0)),
+    "eight abreast, twice": ((16, 45, 100), 3, 1, (1, 1)),
+    "eight abreast, ahead, shorter than its reach": ((8, 5, 120), 4, 3, (0, 9)),
     # Time in the lanes, channels of all examples beside each other.
     "turned": ((3, 300, 16), 4, 1, (3, 0)),
     "turned, one block, dilated": ((2, 100, 8), 5, 16, (32, 32)),
@@ -84,7 +86,9 @@ def test_forward_and_both_gradients(name):
     check_roles(name, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["causal, several blocks", "shorter than its reach", "turned"])
+@pytest.mark.parametrize(
+    "name", ["causal, several blocks", "shorter than its reach", "turned", "two abreast"]
+)
 def test_half_precision_sums_in_single(name):
     check_roles(name, jnp.bfloat16)
 
@@ -101,21 +105,22 @@ def test_channels_before_time_are_taken_as_they_lie():
 
 
 @pytest.mark.parametrize(
-    ("shape", "dilation", "mixed"),
+    ("shape", "dilation", "abreast"),
     [
-        ((2, 71, 128), 1, True),
-        ((16, 71, 128), 1, True),
-        ((16, 72, 128), 1, False),  # time fills the sublanes as well
-        ((3, 71, 128), 1, False),
-        ((16, 71, 128), 64, True),
-        ((16, 71, 128), 65, False),  # so far apart in one row that a halo is too long
+        ((2, 71, 128), 1, 2),
+        ((4, 3199, 128), 1, 4),
+        ((16, 71, 128), 1, 8),
+        ((16, 72, 128), 1, 1),  # time fills the sublanes as well
+        ((3, 71, 128), 1, 1),
+        ((16, 71, 128), 128, 8),
+        ((16, 71, 128), 129, 1),  # so far apart that the halos of 8 are too long
     ],
 )
-def test_examples_are_one_row_where_they_lie_in_the_sublanes(shape, dilation, mixed):
+def test_examples_are_abreast_where_they_lie_in_the_sublanes(shape, dilation, abreast):
     x, w = jnp.ones(shape), jnp.ones((3, 1, 128))
     conv = functools.partial(jaxdil.conv, groups=128, dilation=dilation, padding="CAUSAL")
     (row,) = jaxdil.explain(conv, platform="tpu", gradients=False)(x, w)
-    assert plan_1d.plan_of(row.problem).mixed is mixed
+    assert plan_1d.plan_of(row.problem).abreast == abreast
 
 
 def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
@@ -123,8 +128,9 @@ def depthwise(x, w, method=METHOD, padding=((3, 2),), **options):
 
 
 @pytest.mark.core
-def test_second_derivatives():
-    x, w = whole(0, (1, 40, 3)), whole(1, (4, 1, 3))
+@pytest.mark.parametrize("shape", [(1, 40, 3), (2, 13, 128)])
+def test_second_derivatives(shape):
+    x, w = whole(0, shape), whole(1, (4, 1, shape[-1]))
 
     def of_gradients(x, w, method):
         def loss(x, w):
@@ -140,11 +146,13 @@ def test_second_derivatives():
 # --- what is beside the samples -------------------------------------------------------------------
 
 
-def test_nan_and_infinity_reach_what_they_reach_in_lax():
-    x, w, g = (np.array(whole(s, n)) for s, n in enumerate([(1, 45, 3), (3, 1, 3), (1, 46, 3)]))
-    x[0, 0, 0], x[0, 31, 1], x[0, 44, 2] = np.nan, np.inf, np.nan
-    g[0, 20, 1] = -np.inf
-    options = {"padding": [(3, 2)], "dilation": 2, "groups": 3}
+@pytest.mark.parametrize(("batch", "channels"), [(1, 3), (2, 128)])
+def test_nan_and_infinity_reach_what_they_reach_in_lax(batch, channels):
+    shapes = (batch, 45, channels), (3, 1, channels), (batch, 46, channels)
+    x, w, g = (np.array(whole(seed, shape)) for seed, shape in enumerate(shapes))
+    x[0, 0, 0], x[-1, 31, 1], x[0, 44, 2] = np.nan, np.inf, np.nan
+    g[-1, 20, 1] = -np.inf
+    options = {"padding": [(3, 2)], "dilation": 2, "groups": channels}
 
     @functools.partial(jax.jit, static_argnames="method")
     def roles(x, w, g, method):
@@ -163,6 +171,8 @@ PLANS = {
     "alone": plan_1d.Plan(1, 45, 3, 4, 3, 5, 2, rows=64, lanes=128),
     "turned": plan_1d.Plan(1, 300, 130, 4, 1, 3, 0, turned=True, rows=128, lanes=128),
     "turned, alone": plan_1d.Plan(1, 45, 20, 3, 2, 1, 3, turned=True, rows=128, lanes=128),
+    "abreast, tiles": plan_1d.Plan(2, 45, 256, 4, 1, 3, 0, abreast=2, rows=32, lanes=256),
+    "abreast, alone": plan_1d.Plan(8, 13, 130, 3, 2, 1, 3, abreast=4, rows=16, lanes=128),
     "masked": plan_1d.Plan(1, 150, 3, 3, 2, 4, 0, masked=True, rows=128, lanes=128),
 }
 
@@ -177,12 +187,38 @@ def test_no_read_is_out_of_bounds_and_none_of_memory_that_nothing_was_written_to
     g = whole(2, (*shape, plan.channels))
     bits = jnp.asarray(np.random.default_rng(3).integers(0, 2**plan.taps, shape), jnp.int32)
     options = {"dtype": jnp.float32, "bits": bits if plan.masked else None}
-    if plan.turned:
-        x, g = jnp.swapaxes(x, 1, 2), jnp.swapaxes(g, 1, 2)
+    x, g = lying_1d.lie(x, plan), lying_1d.lie(g, plan)
     for kernel, operands in ((tpu_1d.convolution, (x, w)), (tpu_1d.kernel_gradient, (x, g))):
         got = kernel(*operands, plan, **options, interpret=params)
         np.testing.assert_array_equal(got, kernel(*operands, plan, **options, interpret=True))
         assert np.isfinite(got).all()
+
+
+VIEWS = {
+    "2 of a tile": (2, 130, 128, jnp.float32),
+    "2 of two tiles, halves to words": (2, 256, 256, jnp.bfloat16),
+    "4 of three tiles, halves": (4, 384, 256, jnp.bfloat16),
+    "8 of a tile": (8, 3, 128, jnp.float32),
+}
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="its interpreter sees no words")
+@pytest.mark.parametrize("name", VIEWS)
+def test_examples_abreast_seen_as_words(name, monkeypatch):
+    """As the compiler sees a block."""
+    abreast, channels, lanes, dtype = VIEWS[name]
+    shape = (2 * abreast, 21, channels)
+    options = {"abreast": abreast, "rows": 16, "lanes": lanes}
+    plan = plan_1d.Plan(*shape, 3, 2, 1, 3, **options)
+    x, w, g = draw(0, shape, dtype), draw(1, (3, channels), dtype), draw(2, shape, dtype)
+    x, g = (lying_1d.lie(a.at[0, 7, 1].set(jnp.nan), plan) for a in (x, g))
+    out = jnp.float32 if "to words" in name else dtype
+    for kernel, operands in ((tpu_1d.convolution, (x, w)), (tpu_1d.kernel_gradient, (x, g))):
+        want = kernel(*operands, plan, dtype=out, interpret=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(tpu_1d, "_views", lambda _: True)
+            got = kernel(*operands, plan, dtype=out, interpret=True)
+        np.testing.assert_array_equal(got, want)
 
 
 # --- transforms -----------------------------------------------------------------------------------

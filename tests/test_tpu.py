@@ -307,18 +307,23 @@ def test_a_chunk_goes_through_memory_once(frames, chip, dtype):
 
 @needs_compiler
 @pytest.mark.parametrize(("chip", "dtype"), [("v5e", "bfloat16"), ("v6e", "float32")])
-@pytest.mark.parametrize(("examples", "frames", "dilation"), [(2, 201, 1), (8, 999, 100)])
-def test_examples_in_turn_compile(examples, frames, dilation, chip, dtype):
-    x, w = (jax.ShapeDtypeStruct(s, dtype) for s in ((examples, frames, 256), (3, 1, 256)))
+@pytest.mark.parametrize(
+    ("examples", "frames", "channels", "dilation"),
+    [(2, 201, 256, 1), (2, 3199, 640, 512), (4, 71, 250, 2), (16, 999, 256, 128)],
+)
+def test_examples_abreast_compile(examples, frames, channels, dilation, chip, dtype):
+    """Read and written as they lie."""
+    shapes = (examples, frames, channels), (3, 1, channels)
+    x, w = (jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
 
     def run(x, w):
-        options = {"groups": 256, "dilation": dilation, "padding": "CAUSAL"}
+        options = {"groups": channels, "dilation": dilation, "padding": "CAUSAL"}
         y, pullback = jax.vjp(lambda x, w: jaxdil.conv(x, w, **options, method="pallas_tpu"), x, w)
         return y, pullback(y)
 
     text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
     assert text.count('custom_call_target="tpu_custom_call"') == 3
-    assert not re.search(rf"\[{examples},{frames},256\]\S* (copy|transpose)\(", text)
+    assert not re.search(rf"\[{examples},{frames},{channels}\]\S* (copy|transpose)\(", text)
 
 
 # Whole images and blocks of rows, columns or images in the sublanes, strides, dilation.
@@ -342,7 +347,7 @@ IMAGES = {
         ((128, 2, 4, 64), 3, "xla"),
         ((128, 8, 8, 8, 48), 3, "xla"),
         ((128, 64, 200), 3, "xla"),
-        # 8 examples are one row, in which taps lie 8 times as far apart.
+        # 8 examples lie in the sublanes.
         ((8, 999, 256), 3, "pallas_tpu"),
         ((8, 999, 40), 3, "pallas_tpu"),
         ((2, 3001, 100), 3, "xla"),
@@ -371,14 +376,34 @@ def test_what_is_not_read_as_a_large_batch_lies_stays_with_lax(x, w, options, sm
     assert methods_of(conv, (128, *x), w) == ["xla"]
 
 
-def test_rows_that_reach_too_far_in_turn_stay_with_lax():
-    for dilation, method in ((128, "pallas_tpu"), (129, "xla")):
-        conv = functools.partial(jaxdil.conv, groups=256, dilation=dilation, padding="CAUSAL")
-        assert methods_of(conv, (8, 999, 256), (3, 1, 256)) == [method]
-    # 2 and 4 examples are copied for it, which lax costs more than where taps are near.
-    for dilation, method in ((62, "pallas_tpu"), (63, "xla")):
-        conv = functools.partial(jaxdil.conv, groups=256, dilation=dilation, padding="CAUSAL")
-        assert methods_of(conv, (4, 999, 256), (3, 1, 256)) == [method]
+@pytest.mark.parametrize(
+    ("x", "dilation", "method"),
+    [
+        ((8, 999, 256), 128, "pallas_tpu"),
+        ((8, 999, 256), 129, "xla"),
+        ((4, 999, 256), 256, "pallas_tpu"),
+        ((4, 999, 256), 257, "xla"),
+        # 2 and 4 examples are copied for it, which lax costs more than where taps are near.
+        ((4, 4111, 256), 257, "xla"),
+        ((4, 4113, 256), 257, "pallas_tpu"),
+    ],
+)
+def test_rows_abreast_that_reach_too_far_stay_with_lax(x, dilation, method):
+    conv = functools.partial(jaxdil.conv, groups=256, dilation=dilation, padding="CAUSAL")
+    assert methods_of(conv, x, (3, 1, 256)) == [method]
+
+
+@pytest.mark.parametrize(
+    ("x", "taps", "method"),
+    [
+        ((2, 3199, 512), 3, "xla"),  # examples lie in the sublanes
+        ((2, 3200, 512), 8, "pallas_tpu"),
+        ((2, 3200, 512), 9, "xla"),
+        ((4, 3200, 512), 3, "xla"),
+    ],
+)
+def test_kernel_gradients_of_few_depthwise_rows_go_to_the_kernel(x, taps, method):
+    assert gradient_of(x, (taps, 1, x[-1]), groups=x[-1]) == method
 
 
 @needs_compiler

@@ -224,40 +224,23 @@ def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret:
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
-    from jaxdil._pallas import tpu_1d
+    from jaxdil._pallas import lying_1d, tpu_1d
 
     plan = plan_1d.plan_of(problem)
     if problem.batch_groups > 1:
         # (C, T, N) and (P, N, C) as image and cotangent lie in memory.
         x, g = transpose(x, (2, 1, 0)), transpose(w, (1, 0, 2))
-        if plan.mixed:
-            x, g = _mixed(x), _mixed(g)
-        if not plan.turned:
-            dw = tpu_1d.kernel_gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-            return dw.reshape(problem.y_shape)
-        x, g = _turned(x), _turned(g)
-        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=np.float32, interpret=interpret)
-        dw = dw.reshape(plan.taps, problem.channels, problem.batch).sum(1)
+        x, g = lying_1d.lie(x, plan), lying_1d.lie(g, plan)
+        dtype = np.float32 if plan.turned else problem.out_dtype
+        dw = tpu_1d.kernel_gradient(x, g, plan, dtype=dtype, interpret=interpret)
+        if plan.turned:
+            dw = dw.reshape(plan.taps, problem.channels, problem.batch).sum(1)
         return dw.astype(problem.out_dtype).reshape(problem.y_shape)
     w = w.reshape(problem.kernel[0], problem.channels)
-    if plan.mixed:
-        y = tpu_1d.convolution(_mixed(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
-        return transpose(y.reshape(-1, problem.batch, problem.channels), (1, 0, 2))
-    if not plan.turned:
-        return tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
-    w = jnp.tile(w, (1, problem.batch))
-    y = tpu_1d.convolution(_turned(x), w, plan, dtype=problem.out_dtype, interpret=interpret)
-    return transpose(y.reshape(problem.batch, problem.channels, -1), (0, 2, 1))
-
-
-def _mixed(x: jax.Array) -> jax.Array:
-    """(N, T, C) as (1, T N, C): as it lies in memory, where examples fill sublanes better so."""
-    return transpose(x, (1, 0, 2)).reshape(1, -1, x.shape[2])
-
-
-def _turned(x: jax.Array) -> jax.Array:
-    """(N, T, C) as (1, N C, T): as it lies in memory, where lanes are better filled so."""
-    return transpose(x, (0, 2, 1)).reshape(1, -1, x.shape[1])
+    w = jnp.tile(w, (1, problem.batch)) if plan.turned else w
+    x = lying_1d.lie(x, plan)
+    y = tpu_1d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)
+    return lying_1d.back(y, plan, problem.batch)
 
 
 def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:

@@ -10,8 +10,7 @@ which makes a halo divide a block.
 Where channels would leave lanes empty and time does not, the compiler lays out an array with time
 in the lanes. It is read and written as it lies there, and turned on the chip; channels of all
 examples lie beside each other then. Where time would leave sublanes empty and examples do not, it
-lays these there; they are one row then, in which they take turns, and taps lie as many times as far
-apart.
+lays these there, where they are taken one by one. A block has all that lie in a tile.
 """
 
 from __future__ import annotations
@@ -40,10 +39,6 @@ CHANNELS = 512
 # Frames of halo at the most, and taps: each is written out.
 MOST_HALO, MOST_TAPS = 2048, 32
 
-# Frames of 2 or 4 examples in turn at the most: XLA brings them into that order, and takes seconds
-# to compile it for a few thousand. Of 8 examples they lie so.
-MOST_TURNS = 256
-
 # Taps at the most where each frame has a mask: the chip holds one of a block for each tap.
 MOST_MASKED = 8
 
@@ -70,8 +65,8 @@ class Plan:
     """Whether frames before the first are there, and not padding."""
     turned: bool = False
     """Whether time lies in the lanes in memory; channels are those of all examples then."""
-    mixed: bool = False
-    """Whether examples lie in the sublanes in memory; one row has the frames of all in turn."""
+    abreast: int = 1
+    """Examples in the sublanes of a tile in memory, as many as a block has; if 1, time is there."""
     rows: int = 0
     lanes: int = 0
     """Rows and channels of a block; 0 for the usual."""
@@ -86,12 +81,16 @@ class Plan:
             halo = max(self.before, self.after)
             # A mask comes with time in the lanes, and is turned a square at a time.
             least = LANES if self.masked else LEAST
-            wanted = max(least, min(max(ROWS, _power(4 * halo)), _power(self.positions), MOST_ROWS))
+            most = MOST_ROWS // self.abreast
+            wanted = min(max(ROWS, _power(4 * halo)), _power(self.positions), most)
+            wanted = max(wanted, least)
             object.__setattr__(self, "rows", max(wanted, halo))
         if not self.lanes:
-            most = CHANNELS * ROWS // max(self.rows, ROWS) // LANES * LANES
+            most = CHANNELS * ROWS // max(self.rows * self.abreast, ROWS) // LANES * LANES
             whole = up(self.channels, LANES)
-            object.__setattr__(self, "lanes", max(min(most, whole), LANES))
+            # Of channels that fill no tile a block of examples abreast has one.
+            single = self.abreast > 1 and self.channels % LANES
+            object.__setattr__(self, "lanes", LANES if single else max(min(most, whole), LANES))
 
     @property
     def reach(self) -> int:
@@ -116,7 +115,7 @@ class Plan:
 
     @property
     def _least(self) -> int:
-        return LANES if self.turned else LEAST
+        return LANES if self.turned else SUBLANES if self.abreast > 1 else LEAST
 
     @property
     def alone(self) -> bool:
@@ -160,7 +159,8 @@ class Plan:
     @property
     def blocks(self) -> tuple[int, int, int]:
         """Blocks along batch, channels and time."""
-        return self.batch, -(-self.channels // self.lanes), -(-self.positions // self.rows)
+        examples = self.batch // self.abreast
+        return examples, -(-self.channels // self.lanes), -(-self.positions // self.rows)
 
 
 def plan_of(problem: Problem) -> Plan:
@@ -177,39 +177,43 @@ def plan_of(problem: Problem) -> Plan:
     if is_turned(size, channels, channels_first=first):
         return Plan(1, size, batch * channels, taps, dilation, lo, hi, turned=True)
     plan = Plan(batch, size, channels, taps, dilation, lo, hi)
-    if not (together(batch, size) and together(batch, plan.positions)):
-        return plan
-    if batch % SUBLANES and size > MOST_TURNS:
-        return plan
-    size, dilation, lo, hi = (n * batch for n in (size, dilation, lo, hi))
-    mixed = Plan(1, size, channels, taps, dilation, lo, hi, mixed=True)
-    return mixed if max(mixed.before, mixed.after) <= MOST_HALO else plan
+    plan = dataclasses.replace(plan, abreast=_abreast(plan), rows=0, lanes=0)
+    far = plan.abreast * max(plan.before, plan.after) > MOST_HALO
+    return dataclasses.replace(plan, abreast=1, rows=0, lanes=0) if far else plan
+
+
+def _abreast(plan: Plan) -> int:
+    """Examples in the sublanes of a tile of x and of y whose lanes are channels, 1 if none."""
+    # Else time lies in the lanes, and channels between the examples where they are no whole tiles.
+    if is_turned(plan.size, plan.channels, unit=1) or not together(plan.batch, plan.size):
+        return 1
+    return together(plan.batch, plan.positions) or 1
 
 
 def is_copied(problem: Problem) -> bool:
     """Whether the kernel costs copies that lax, as it is, is cheaper than.
 
     Examples lie in the lanes; or in the sublanes, also those of y, which takes several times as
-    long to copy as x, and are not one row. Of 2 and 4 that is no reason unless the kernel
-    reaches far, where lax is quick.
+    long to copy as x, and reach too far for a block of all. Of 2 and 4 that is no reason unless the
+    kernel reaches far for their length, where lax is quick.
     """
     if crosses(problem.batch, problem.channels, problem.size[0]):
         return True
     plan = plan_of(problem)
-    one = plan.turned or plan.mixed
-    copied = together(problem.batch, problem.size[0]) and together(problem.batch, plan.positions)
     near = problem.batch % SUBLANES != 0 and 8 * plan.reach <= problem.size[0]
-    return not one and copied > 0 and not near
+    return not plan.turned and plan.abreast < _abreast(plan) and not near
 
 
-def is_turned(size: int, channels: int, *, channels_first: bool = False) -> bool:
+def is_turned(
+    size: int, channels: int, *, channels_first: bool = False, unit: int = SUBLANES
+) -> bool:
     """Whether the compiler lays out (N, T, C) with time in the lanes, whole tiles of channels.
 
     Of two that fill the lanes alike it takes the last axis, and that of (N, C, T) is time.
     """
     turned, straight = up(size, LANES) * channels, size * up(channels, LANES)
     fuller = turned <= straight if channels_first else turned < straight
-    return channels % SUBLANES == 0 and fuller
+    return channels % unit == 0 and fuller
 
 
 def _rest(problem: Problem) -> int:

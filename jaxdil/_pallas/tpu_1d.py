@@ -4,15 +4,16 @@
     dw[j, c]   = sum_{n, p}  x~[n, p + d j - lo, c] g[n, p, c]
 
 A step of the grid has one block and goes through it 128 channels at a time. It writes block and
-halos to a window in float32, one row below the other, what is outside of x as zeros; from there a
-tap is a load at its own row. So x is read once, but for the halos, nothing is padded or copied in
-the memory of the chip, and the input gradient is the convolution with the kernel flipped.
+halos to a window in float32, one row below the other, for each example of the block one, and what
+is outside of x as zeros; from there a tap is a load at its own row. So x is read once, but for the
+halos, nothing is padded or copied in the memory of the chip, and the input gradient is the
+convolution with the kernel flipped.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,15 +23,19 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxdil._pallas.axes import LANES
+from jaxdil._pallas import lying_1d
+from jaxdil._pallas.axes import LANES, SUBLANES
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_1d import Plan
 from jaxdil._pallas.varying import like
 
 __all__ = ["convolution", "kernel_gradient"]
 
-# Rows that are loaded, summed and stored together: 8 registers of float32.
+# Rows that are loaded, summed and stored together, at the most.
 CHUNK = 128
+
+# Where a step of the grid is: example, time, channels.
+At = Callable[..., tuple[Any, Any, Any]]
 
 
 @narrow
@@ -44,18 +49,18 @@ def convolution(
     past: jax.Array | None = None,
     interpret: Any = False,
 ) -> jax.Array:
-    """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C).
+    """(N, P, C) in ``dtype`` of x (N, T, C) and w (K, C), each as it lies in memory.
 
     Where ``bits`` (N, P) are given, tap j counts for a frame whose bit j is set. Where the plan is
     resumed, ``past`` (N, lo, C) are the frames before the first.
     """
 
-    def at(n: Any, c: Any, t: Any) -> tuple[Any, ...]:
-        return _order(plan, n, t, c)
+    def at(n: Any, c: Any, t: Any) -> tuple[Any, Any, Any]:
+        return n, t, c
 
     windows = _windows(plan, at)
     return pl.pallas_call(
-        functools.partial(_convolve, plan=plan),
+        functools.partial(_convolve, plan=plan, views=_views(interpret)),
         grid=plan.blocks,
         in_specs=[
             *windows,
@@ -63,8 +68,8 @@ def convolution(
             *_mask_spec(plan, at),
             *_past_spec(plan),
         ],
-        out_specs=pl.BlockSpec(_order(plan, 1, plan.rows, plan.lanes), at),
-        out_shape=like(x, _order(plan, plan.batch, plan.positions, plan.channels), dtype),
+        out_specs=_spec(plan, at),
+        out_shape=like(x, lying_1d.shape(plan, plan.positions), dtype),
         scratch_shapes=_scratch(plan),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 3),
         cost_estimate=_cost(plan, x.dtype, dtype),
@@ -83,19 +88,19 @@ def kernel_gradient(
     bits: jax.Array | None = None,
     interpret: Any = False,
 ) -> jax.Array:
-    """(K, C) in ``dtype`` of x (N, T, C) and g (N, P, C); ``bits`` as in `convolution`."""
+    """(K, C) in ``dtype`` of x (N, T, C) and g (N, P, C) as they lie; ``bits`` as above."""
     batch, channels, time = plan.blocks
 
-    def at(c: Any, n: Any, t: Any) -> tuple[Any, ...]:
-        return _order(plan, n, t, c)
+    def at(c: Any, n: Any, t: Any) -> tuple[Any, Any, Any]:
+        return n, t, c
 
     windows = _windows(plan, at)
     return pl.pallas_call(
-        functools.partial(_correlate, plan=plan),
+        functools.partial(_correlate, plan=plan, views=_views(interpret)),
         grid=(channels, batch, time),
         in_specs=[
             *windows,
-            pl.BlockSpec(_order(plan, 1, plan.rows, plan.lanes), at),
+            _spec(plan, at),
             *_mask_spec(plan, at),
         ],
         out_specs=pl.BlockSpec((plan.taps, plan.lanes), lambda c, n, t: (0, c)),  # noqa: ARG005
@@ -110,6 +115,11 @@ def kernel_gradient(
     )(*[x] * len(windows), g, *_in_blocks(bits, plan))
 
 
+def _views(interpret: Any) -> bool:
+    """Whether a block can be seen as words: by the compiler, not by interpreters of older JAX."""
+    return not interpret
+
+
 def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
     return pl.CostEstimate(
         flops=2 * plan.batch * plan.channels * plan.positions * plan.taps,
@@ -121,19 +131,14 @@ def _cost(plan: Plan, x_dtype: Any, y_dtype: Any) -> pl.CostEstimate:
 # --- the window -----------------------------------------------------------------------------------
 
 
-def _order(plan: Plan, n: Any, t: Any, c: Any) -> tuple[Any, ...]:
-    """Something of each axis in the order in memory."""
-    return (n, c, t) if plan.turned else (n, t, c)
+def _spec(plan: Plan, at: At) -> pl.BlockSpec:
+    """The block of a step."""
+    return pl.BlockSpec(
+        lying_1d.block(plan, plan.rows), lambda *step: lying_1d.place(plan, *at(*step))
+    )
 
 
-def _part(ref: Any, plan: Plan, row: Any, rows: int, lane: int) -> Any:
-    """Some rows of 128 channels of a block, in single precision, time in the sublanes."""
-    times, channels = pl.ds(row, rows), slice(lane, lane + LANES)
-    part = ref[(0, *_order(plan, 0, times, channels)[1:])].astype(jnp.float32)
-    return part.T if plan.turned else part
-
-
-def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpec]:
+def _windows(plan: Plan, at: At) -> list[pl.BlockSpec]:
     """The blocks of x for a step: the halo before, the block itself, the halo after.
 
     Beyond the ends of x it is some other block, of which nothing is used.
@@ -143,10 +148,10 @@ def _windows(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpe
         last, times = (plan.size - 1) // rows, plan.rows // rows
 
         def index(*step: Any) -> tuple[Any, ...]:
-            n, t, c = _order(plan, *at(*step))
-            return _order(plan, n, jnp.clip(t * times + shift, 0, last), c)
+            n, t, c = at(*step)
+            return lying_1d.place(plan, n, jnp.clip(t * times + shift, 0, last), c)
 
-        return pl.BlockSpec(_order(plan, 1, rows, plan.lanes), index)
+        return pl.BlockSpec(lying_1d.block(plan, rows), index)
 
     if plan.alone:
         return [spec(plan.rows, 0)]
@@ -163,34 +168,38 @@ def _past_spec(plan: Plan) -> list[pl.BlockSpec]:
     return [pl.BlockSpec(block, lambda n, c, t: (n, 0, c))] if plan.resumed else []  # noqa: ARG005
 
 
-def _fill(z: Any, refs: list[Any], lane: int, t: Any, plan: Plan, past: Any = None) -> None:
-    """Write the window of 128 channels of the t-th block of an example."""
+def _fill(
+    z: Any, refs: list[Any], lane: int, t: Any, plan: Plan, *, views: bool, past: Any = None
+) -> None:
+    """Write the windows of 128 channels of the t-th block of the examples of a step."""
     start = plan.before if plan.alone else 0
     for ref in refs:
-        _, rows, _ = _order(plan, *ref.shape)
+        rows = lying_1d.frames(plan, ref)
         for at in range(0, rows, CHUNK):
             count = min(CHUNK, rows - at)
-            z[start + at : start + at + count, :] = _part(ref, plan, at, count, lane)
+            parts = lying_1d.load(ref, plan, at, count, lane, views=views)
+            for example, part in enumerate(parts):
+                z[example, start + at : start + at + count, :] = part
         start += rows
     if past is not None:
 
         @pl.when(t == 0)
         def _() -> None:
             part = past[0, :, lane : lane + LANES].astype(jnp.float32)
-            z[plan.before - plan.lo : plan.before, :] = part
+            z[0, plan.before - plan.lo : plan.before, :] = part
 
     # Zeros where an output reads padding. What no output reads may be anything.
     for block, first, stop in plan.padded:
 
         @pl.when(t == block)
         def _(first: int = first, stop: int = stop) -> None:
-            z[first:stop, :] = jnp.zeros((stop - first, LANES), jnp.float32)
+            z[:, first:stop, :] = jnp.zeros((plan.abreast, stop - first, LANES), jnp.float32)
 
 
 # --- masks ----------------------------------------------------------------------------------------
 
 
-def _mask_spec(plan: Plan, at: Callable[..., tuple[Any, ...]]) -> list[pl.BlockSpec]:
+def _mask_spec(plan: Plan, at: At) -> list[pl.BlockSpec]:
     def index(*step: Any) -> tuple[Any, ...]:
         n, t, _ = at(*step)
         return n, 0, t
@@ -207,8 +216,8 @@ def _in_blocks(bits: jax.Array | None, plan: Plan) -> list[jax.Array]:
 
 
 def _scratch(plan: Plan) -> list[Any]:
-    """The window, and for each tap a mask of the block."""
-    window = pltpu.VMEM((plan.window, LANES), jnp.float32)
+    """The windows of the examples of a step, and for each tap a mask of the block."""
+    window = pltpu.VMEM((plan.abreast, plan.window, LANES), jnp.float32)
     mask = pltpu.VMEM((plan.taps, plan.rows, LANES), jnp.int32)
     return [window, mask] if plan.masked else [window]
 
@@ -229,9 +238,13 @@ def _masked(term: jax.Array, mask: Any, tap: int, row: Any) -> jax.Array:
     return lax.bitcast_convert_type(words, jnp.float32)
 
 
-def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
+def _chunk(plan: Plan) -> int:
+    """Rows of a chunk: 16 registers of one example, 32 of several."""
+    return min(CHUNK, max(2 * CHUNK // plan.abreast, SUBLANES), plan.rows)
+
+
+def _chunks(stop: int, rows: int, body: Callable[[Any, int, Any], Any], init: Any = None) -> Any:
     """Go through the rows below ``stop``, a chunk at a time: ``body(first row, rows, carry)``."""
-    rows = min(CHUNK, stop)
 
     def step(i: Any, carry: Any) -> Any:
         return body(pl.multiple_of(i * rows, rows), rows, carry)
@@ -242,36 +255,38 @@ def _chunks(stop: int, body: Callable[[Any, int, Any], Any], init: Any = None) -
 # --- kernels --------------------------------------------------------------------------------------
 
 
-def _convolve(*refs: Any, plan: Plan) -> None:
+def _convolve(*refs: Any, plan: Plan, views: bool) -> None:
     each = iter(refs)
     x, w = [next(each) for _ in range(plan.windows)], next(each)
     bits = [next(each)] if plan.masked else []
     past = next(each) if plan.resumed else None
     y, z, *mask = each
     t = pl.program_id(2)
-    chunk = min(CHUNK, plan.rows)
+    chunk = _chunk(plan)
     # A block that is the only one in time may end early.
     used = min(plan.rows, -(-plan.positions // chunk) * chunk)
     if mask:
         _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, t, plan, past)
+        _fill(z, x, lane, t, plan, views=views, past=past)
         kernel = [w[j : j + 1, lane : lane + LANES].astype(jnp.float32) for j in range(plan.taps)]
 
         def convolve(row: Any, rows: int, _: None, lane: int = lane, kernel: Any = kernel) -> None:
-            total: Any = None
-            for j, tap in enumerate(kernel):
-                term = z[pl.ds(row + plan.row(j), rows), :] * tap
-                term = _masked(term, mask[0], j, row) if mask else term
-                total = term if total is None else total + term
-            total = total.T if plan.turned else total
-            at = _order(plan, 0, pl.ds(row, rows), slice(lane, lane + LANES))
-            y[at] = total.astype(y.dtype)
+            def totals() -> Iterator[jax.Array]:
+                for example in range(plan.abreast):
+                    total: Any = None
+                    for j, tap in enumerate(kernel):
+                        term = z[example, pl.ds(row + plan.row(j), rows), :] * tap
+                        term = _masked(term, mask[0], j, row) if mask else term
+                        total = term if total is None else total + term
+                    yield total
 
-        _chunks(used, convolve)
+            lying_1d.store(y, plan, row, rows, lane, totals(), views=views)
+
+        _chunks(used, chunk, convolve)
 
 
-def _correlate(*refs: Any, plan: Plan) -> None:
+def _correlate(*refs: Any, plan: Plan, views: bool) -> None:
     each = iter(refs)
     x, g = [next(each) for _ in range(plan.windows)], next(each)
     bits = [next(each)] if plan.masked else []
@@ -287,29 +302,30 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     if mask:
         _spread(mask[0], bits[0], plan)
     for lane in range(0, plan.lanes, LANES):
-        _fill(z, x, lane, t, plan)
+        _fill(z, x, lane, t, plan, views=views)
 
         def add(frames: int, lane: int = lane) -> None:
             """Add the terms of the first frames of this block."""
 
             def terms(row: Any, rows: int, carry: tuple[Any, ...], frames: int) -> tuple[Any, ...]:
-                part = _part(g, plan, row, rows, lane)
-                added = []
-                for j, total in enumerate(carry):
-                    term = z[pl.ds(row + plan.row(j), rows), :] * part
-                    term = _masked(term, mask[0], j, row) if mask else term
-                    if frames < rows:
-                        # Both factors may be anything there, and a NaN times zero is one.
-                        inside = lax.broadcasted_iota(jnp.int32, term.shape, 0) < frames
-                        term = jnp.where(inside, term, 0.0)
-                    added.append(total + term.reshape(-1, 8, LANES).sum(0))
+                added = list(carry)
+                parts = lying_1d.load(g, plan, row, rows, lane, views=views)
+                for example, part in enumerate(parts):
+                    for j in range(plan.taps):
+                        term = z[example, pl.ds(row + plan.row(j), rows), :] * part
+                        term = _masked(term, mask[0], j, row) if mask else term
+                        if frames < rows:
+                            # Both factors may be anything there, and a NaN times zero is one.
+                            inside = lax.broadcasted_iota(jnp.int32, term.shape, 0) < frames
+                            term = jnp.where(inside, term, 0.0)
+                        added[j] += term.reshape(-1, 8, LANES).sum(0)
                 return tuple(added)
 
-            chunk = min(CHUNK, plan.rows)
+            chunk = _chunk(plan)
             whole = frames // chunk * chunk
             carry = (jnp.zeros((8, LANES), jnp.float32),) * plan.taps
             if whole:
-                carry = _chunks(whole, functools.partial(terms, frames=chunk), carry)
+                carry = _chunks(whole, chunk, functools.partial(terms, frames=chunk), carry)
             if frames > whole:
                 carry = terms(whole, chunk, carry, frames - whole)
             for j, total in enumerate(carry):

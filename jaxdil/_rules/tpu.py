@@ -86,7 +86,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield volume, rule(3, "slabs", "3-D as sums of 2-D")
         row = direct and depthwise and problem.rank == 1 and positions >= 64
         # What is copied for a kernel or for sums, lax does well as it lies: where examples lie in
-        # the sublanes and reach too far to be one row, and two of them with time in the lanes.
+        # the sublanes and reach too far, and two of them with time in the lanes.
         copied = depthwise and problem.rank == 1 and is_copied(problem)
         pair = problem.batch == 2 and problem.channels % 8 != 0 and positions >= 1024
         copied = copied or (pair and 40 <= problem.channels < 128)
