@@ -10,6 +10,7 @@ right, and slow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -101,12 +102,33 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
         return _volumes_gradient(x, w, problem, interpret=interpret)
     plan = plan_dense_gradient.plan_of(problem)
     assert plan is not None
-    x, g = _images_of(x, w)
     gradient = tpu_dense_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
+    dw, doubt = gradient(*_images_of(x, w), plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
-    return transpose(dw, order).reshape(problem.y_shape)
+    dw = transpose(dw, order).reshape(problem.y_shape)
+    return _mended(dw, doubt, x, w, problem, plan, range(problem.rank), interpret=interpret)
+
+
+def _mended(
+    dw: jax.Array,
+    doubt: jax.Array | None,
+    x: jax.Array,
+    w: jax.Array,
+    problem: Problem,
+    plan: plan_dense_gradient.Plan,
+    axes: Sequence[int],
+    *,
+    interpret: Any,
+) -> jax.Array:
+    """A kernel gradient, computed again where it is in doubt; the kernel has its axes so."""
+    if doubt is None:
+        return dw
+    from jaxdil._pallas.mended import mended
+
+    moving, still = plan.image.lies
+    lies = (still, moving) if plan.exchanged else (moving, still)
+    return mended(dw, doubt, x, w, problem, lies=lies, axes=axes, interpret=interpret)
 
 
 def _images_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -164,13 +186,16 @@ def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret
     assert plan is not None
     first, second, third = plan.order
     # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
-    x = transpose(x, (4, 1 + first, 1 + second, 1 + third, 0))
-    g = transpose(w, (3, first, second, third, 4))
+    arrays = (
+        transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
+        transpose(w, (3, first, second, third, 4)),
+    )
     gradient = tpu_volumes_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
+    dw, doubt = gradient(*arrays, plan, **how)
     back = [plan.order.index(axis) for axis in range(3)]
-    return transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
+    dw = transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
+    return _mended(dw, doubt, x, w, problem, plan.plane, plan.order, interpret=interpret)
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -216,11 +241,11 @@ def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret:
 
     plan = plan_groups_gradient.plan_of(problem)
     assert plan is not None
-    x, g = _images_of(x, w)
     gradient = tpu_groups_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
-    return transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
+    dw, doubt = gradient(*_images_of(x, w), plan, **how)
+    dw = transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
+    return _mended(dw, doubt, x, w, problem, plan.dense, range(problem.rank), interpret=interpret)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
