@@ -10,7 +10,6 @@ right, and slow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -97,6 +96,7 @@ def _is_gradient(problem: Problem) -> bool:
 def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """The kernel gradient of a dense convolution."""
     from jaxdil._pallas import tpu_dense_gradient
+    from jaxdil._pallas.mended import mended
 
     if problem.rank == 3:
         return _volumes_gradient(x, w, problem, interpret=interpret)
@@ -107,28 +107,7 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     dw, doubt = gradient(*_images_of(x, w), plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
     dw = transpose(dw, order).reshape(problem.y_shape)
-    return _mended(dw, doubt, x, w, problem, plan, range(problem.rank), interpret=interpret)
-
-
-def _mended(
-    dw: jax.Array,
-    doubt: jax.Array | None,
-    x: jax.Array,
-    w: jax.Array,
-    problem: Problem,
-    plan: plan_dense_gradient.Plan,
-    axes: Sequence[int],
-    *,
-    interpret: Any,
-) -> jax.Array:
-    """A kernel gradient, computed again where it is in doubt; the kernel has its axes so."""
-    if doubt is None:
-        return dw
-    from jaxdil._pallas.mended import mended
-
-    moving, still = plan.image.lies
-    lies = (still, moving) if plan.exchanged else (moving, still)
-    return mended(dw, doubt, x, w, problem, lies=lies, axes=axes, interpret=interpret)
+    return mended(dw, doubt, x, w, problem, lies=plan.lies, interpret=interpret)
 
 
 def _images_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -181,6 +160,7 @@ def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:
 
 def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     from jaxdil._pallas import tpu_volumes_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_volumes_gradient.plan_of(problem)
     assert plan is not None
@@ -195,7 +175,8 @@ def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret
     dw, doubt = gradient(*arrays, plan, **how)
     back = [plan.order.index(axis) for axis in range(3)]
     dw = transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
-    return _mended(dw, doubt, x, w, problem, plan.plane, plan.order, interpret=interpret)
+    lies, axes = plan.plane.lies, plan.order
+    return mended(dw, doubt, x, w, problem, lies=lies, axes=axes, interpret=interpret)
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -238,6 +219,7 @@ def grouped(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> 
 def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """The kernel gradient of a convolution of groups of several channels."""
     from jaxdil._pallas import tpu_groups_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_groups_gradient.plan_of(problem)
     assert plan is not None
@@ -245,7 +227,7 @@ def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret:
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw, doubt = gradient(*_images_of(x, w), plan, **how)
     dw = transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
-    return _mended(dw, doubt, x, w, problem, plan.dense, range(problem.rank), interpret=interpret)
+    return mended(dw, doubt, x, w, problem, lies=plan.dense.lies, interpret=interpret)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
@@ -287,15 +269,17 @@ def _turned(x: jax.Array) -> jax.Array:
 
 def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_2d, tpu_2d_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_2d.plan_of(problem)
     assert plan is not None
     if problem.batch_groups > 1:
         # (C, H, W, N) and (P, Q, N, C) as image and cotangent lie in memory.
-        x, g = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
+        arrays = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
         gradient = tpu_2d_gradient.kernel_gradient
-        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return dw.reshape(problem.y_shape)
+        dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
+        dw, lies = dw.reshape(problem.y_shape), (False, plan.together)
+        return mended(dw, doubt, x, w, problem, lies=(lies, lies), interpret=interpret)
     w = w.reshape(*problem.kernel, problem.channels)
     exchanged = (3, 1, 2, 0)
     x = transpose(x, exchanged) if plan.crossed else x
@@ -305,19 +289,22 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
 
 def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_3d, tpu_3d_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_3d.plan_of(problem)
     first, second, third = plan.order
     back = [plan.order.index(axis) for axis in range(3)]
     if problem.batch_groups > 1:
         # (C, *S, N) and (*P, N, C) as image and cotangent lie in memory.
-        x, g = (
+        arrays = (
             transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
             transpose(w, (3, first, second, third, 4)),
         )
         gradient = tpu_3d_gradient.kernel_gradient
-        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return transpose(dw, (*back, 3)).reshape(problem.y_shape)
+        dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
+        dw, lies = transpose(dw, (*back, 3)).reshape(problem.y_shape), (False, plan.plane.together)
+        both = lies, lies
+        return mended(dw, doubt, x, w, problem, lies=both, axes=plan.order, interpret=interpret)
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
     y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)

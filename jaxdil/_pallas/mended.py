@@ -75,20 +75,23 @@ def tell(doubt: Any, nothing: Any) -> None:
 
 def mended(
     dw: jax.Array,
-    doubt: jax.Array,
+    doubt: jax.Array | None,
     x: jax.Array,
     g: jax.Array,
     problem: Problem,
     *,
     lies: tuple[Lies, Lies],
-    axes: Sequence[int],
+    axes: Sequence[int] | None = None,
     interpret: Any,
 ) -> jax.Array:
     """``dw``; if ``doubt`` is not zero, what it should be of x (C, *S, N) and g (*P, N, O).
 
     ``lies`` is how they lie in memory, their spatial axes in the order ``axes``.
     """
+    if doubt is None:
+        return dw
     last = problem.rank + 1
+    axes = range(problem.rank) if axes is None else axes
     orders = [
         _in_memory(last, [1 + axis for axis in axes], 0, lies[0]),
         _in_memory(last - 1, axes, last, lies[1]),
@@ -110,25 +113,35 @@ def _in_memory(n: int, spatial: Sequence[int], c: int, lies: Lies) -> list[int]:
     """The axes in the order in memory; a row is an image of one."""
     *planes, rows, columns = spatial if len(spatial) > 1 else (-1, *spatial)
     first, *rest = arranged(n, rows, columns, c, lies)
-    return [axis for axis in (first, *planes, *rest) if axis >= 0]
+    order = (*planes, first, *rest) if lies[1] > 1 else (first, *planes, *rest)
+    return [axis for axis in order if axis >= 0]
 
 
 @narrow
 def _copied(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """By a kernel: what XLA reads itself it would lay out for a branch, and fetch, before it."""
+    """By a kernel: what XLA reads itself in a branch it would lay out, and fetch, before that."""
 
     def copy(*refs: Any) -> None:
-        for source, target in zip(refs[: len(arrays)], refs[len(arrays) :], strict=True):
-            pltpu.sync_copy(source, target)
+        done = refs[-1]
+        copies = [
+            pltpu.make_async_copy(refs[i], refs[len(arrays) + i], done.at[i])
+            for i in range(len(arrays))
+        ]
+        for each in copies:
+            each.start()
+        for each in copies:
+            each.wait()
 
     spec = pl.BlockSpec(memory_space=pltpu.HBM)
+    held = [pltpu.with_memory_space_constraint(x, pltpu.HBM) for x in arrays]
     return pl.pallas_call(
         copy,
         in_specs=[spec] * len(arrays),
         out_specs=[spec] * len(arrays),
         out_shape=[like(x, x.shape, x.dtype) for x in arrays],
+        scratch_shapes=[pltpu.SemaphoreType.DMA((len(arrays),))],
         name="jaxdil_copy",
-    )(*arrays)
+    )(*held)
 
 
 def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:

@@ -149,6 +149,12 @@ class Plan:
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
+    def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
+        """How x and the cotangent lie in memory."""
+        moving, still = self.image.lies
+        return (still, moving) if self.exchanged else (moving, still)
+
+    @property
     def doubted(self) -> int | None:
         """Columns of a block of dw, if other zeros may be multiplied than those around x.
 
