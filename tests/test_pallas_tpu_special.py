@@ -44,18 +44,17 @@ ROWS = (
 IMAGES = (
     grouped("depthwise", (11, 9), (4, 2), 3, batch=1, pad=((3, 1), (0, 2))),
     grouped("depthwise, four together", (10, 5), (3, 2), 3, batch=4, s=2, pad=(1, 1)),
-    grouped("depthwise, far apart", (5, 8), (3, 3), 3, batch=1, d=(1, 9), pad=(2, 9)),
+    grouped("depthwise, far apart", (5, 7), (3, 3), 3, batch=4, d=(1, 9), pad=((1, 1), (9, 9))),
     grouped("depthwise, transposed", (7, 5), (4, 3), 3, batch=1, a=2, pad=((2, 3), (1, 2))),
 )
 VOLUMES = (
     grouped("depthwise volume", (5, 4, 8), (3, 2, 3), 3, pad=((2, 0), (1, 1), (1, 1))),
-    grouped("depthwise volume, four together", (4, 3, 5), (2, 3, 2), 3, batch=4, pad=(0, 1)),
-    grouped("depthwise volume, far apart", (3, 4, 8), (3, 2, 3), 2, d=(5, 1, 1), pad=FAR),
+    grouped("depthwise volume, far apart", (3, 4, 5), (3, 2, 3), 2, batch=4, d=(5, 1, 1), pad=FAR),
     geometry("volume, stays", (5, 6, 7), (2, 3, 2), channels=(4, 3), s=(2, 1, 2), pad=(1, 1)),
     geometry("volume, exchanged", (3, 8, 5), (2, 3, 2), channels=(3, 4), pad=(1, 1)),
     geometry("volume, joined", (3, 4, 16), (3, 2, 3), channels=(16, 5), batch=1, pad=(1, 1)),
     geometry("volume, far apart", (3, 4, 8), (3, 2, 3), channels=(3, 2), d=(5, 1, 1), pad=FAR),
-    geometry("volume, transposed", (3, 4, 4), (4, 2, 3), channels=(3, 4), a=2, pad=(2, 1)),
+    geometry("volume, transposed", (3, 4, 4), (3, 1, 2), channels=(3, 4), a=(2, 1, 2), pad=(1, 1)),
 )
 DENSE = (
     geometry("stays", (9, 8), (3, 3), channels=(4, 3), s=(2, 1), d=(1, 2), pad=(1, 2)),
@@ -73,7 +72,6 @@ GROUPS = (
     grouped("groups, two images", (4, 5), (3, 2), 2, 4, 3, batch=2, pad=((1, 1), (1, 0))),
     grouped("groups, strided", (9, 11), (3, 3), 2, 3, 4, s=2, pad=(1, 1)),
     grouped("groups, far apart", (4, 8), (3, 2), 2, 3, 3, batch=1, d=(6, 1), pad=((6, 6), (1, 0))),
-    grouped("groups, row", (21,), (4,), 2, 3, 5, d=2, pad=(6, 0)),
     grouped("groups, transposed", (5, 4), (4, 3), 2, 3, 4, a=2, pad=(2, 2)),
 )
 ALL = (*ROWS, *IMAGES, *VOLUMES, *DENSE, *GROUPS)
@@ -111,15 +109,20 @@ def places(shape):
 
 
 def roles(g):
-    """By role the two arrays it is of, and the function."""
+    """By role the two arrays it is of, and the function; a gradient by the input, where strided.
+
+    Elsewhere it is a convolution of the same kind.
+    """
     options = {**g.options, "method": PINNED}
-    by_input = functools.partial(jaxdil.conv_input_grad, input_shape=g.x_shape, **options)
     by_kernel = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=g.w_shape, **options)
-    return {
+    found = {
         "forward": ("xw", functools.partial(jaxdil.conv, **options)),
-        "input gradient": ("cw", by_input),
         "kernel gradient": ("xc", by_kernel),
     }
+    if max(g.stride) > 1:
+        by_input = functools.partial(jaxdil.conv_input_grad, input_shape=g.x_shape, **options)
+        found["input gradient"] = ("cw", by_input)
+    return found
 
 
 def reached(g, role, name, arrays, at):
@@ -180,8 +183,8 @@ def test_lax_says_the_same_of_kernel_gradients(name):
 def test_only_a_gradient_that_multiplies_other_zeros_is_in_doubt():
     planners = {
         plan_2d: IMAGES[:3],
-        plan_3d: VOLUMES[:3],
-        plan_volumes_gradient: VOLUMES[3:],
+        plan_3d: VOLUMES[:2],
+        plan_volumes_gradient: VOLUMES[2:],
         plan_dense_gradient: DENSE,
         plan_groups_gradient: GROUPS,
     }
