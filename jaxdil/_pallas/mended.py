@@ -37,8 +37,8 @@ __all__ = ["begin", "mended", "note", "tell", "told"]
 def told(x: Any, columns: int | None) -> tuple[list[Any], list[Any], list[Any]]:
     """Specs and types of what a kernel gives beside dw, and the memory it needs for it.
 
-    It is whether some sum is not finite, and zero times all of so many columns; or, of None, not
-    there.
+    It is whether some sum is not finite, one number for all blocks, which therefore come in turn;
+    and zero times all sums, of so many columns. Of None there is none.
     """
     if columns is None:
         return [], [], []
