@@ -55,10 +55,13 @@ def begin(nothing: Any, first: Any) -> None:
             nothing[...] = jnp.zeros(nothing.shape, nothing.dtype)
 
 
-def note(nothing: Any, total: Any) -> None:
-    """Add zero times some sums: zeros, if they are finite."""
+def note(nothing: Any, total: Any, used: Any = None) -> None:
+    """Add zero times some sums: zeros, if they are finite. Columns from ``used`` on are nobody's."""
     if nothing is None:
         return
+    if used is not None:
+        column = lax.broadcasted_iota(jnp.int32, total.shape, 1)
+        total = jnp.where(column < used, total, 0)
     rows = up(total.shape[0], SUBLANES)
     none = jnp.pad(total * 0, [(0, rows - total.shape[0]), (0, 0)])
     nothing[...] += none.reshape(-1, SUBLANES, total.shape[1]).sum(0)

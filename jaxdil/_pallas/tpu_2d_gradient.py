@@ -98,7 +98,7 @@ def _correlate(x: Any, g: Any, dw: Any, *held: Any, plan: Plan) -> None:
             lanes = slice(tile * plan.lanes, (tile + 1) * plan.lanes)
             total = sums[tile].sum(axis=1)
             dw[:, lanes] = total
-            note(nothing, total)
+            note(nothing, total, plan.channels - pl.program_id(0) * plan.wide - lanes.start)
         tell(doubt, nothing)
 
 

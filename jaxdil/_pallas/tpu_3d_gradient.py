@@ -80,10 +80,12 @@ def _correlate(*refs: Any, plan: Plan) -> None:
     def blank(tap: Any, _: None) -> None:
         sums[tap] = jnp.zeros(sums.shape[1:], sums.dtype)
 
+    used = plan.plane.channels - pl.program_id(0) * plan.plane.lanes
+
     def store(tap: Any, _: None) -> None:
         total = sums[tap].sum(axis=0, keepdims=True)
         dw[tap] = total
-        note(nothing, total)
+        note(nothing, total, used)
 
     lax.fori_loop(0, jnp.where((n == 0) & (i == 0), sums.shape[0], 0), blank, None)
 
