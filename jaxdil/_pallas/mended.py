@@ -56,7 +56,7 @@ def begin(nothing: Any, first: Any) -> None:
 
 
 def note(nothing: Any, total: Any, used: Any = None) -> None:
-    """Add zero times some sums: zeros, if they are finite. Columns from ``used`` on are nobody's."""
+    """Add zero times some sums: zeros, if they are finite. Only columns before ``used`` count."""
     if nothing is None:
         return
     if used is not None:
@@ -170,6 +170,11 @@ def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:
             # The zeros between samples nobody multiplies, nor those around them then.
             met = read(samples, start).reshape(*problem.kernel, 1, 1, 1)
             other = jnp.where(met, g, jnp.zeros((), g.dtype))
+        if part.shape[0] == groups == other.shape[-2] * other.shape[-1]:
+            # A product for each channel, whose arrays would be tiles of one element.
+            terms = part * transpose(other[..., 0], (rank + 1, *range(rank + 1)))
+            sums = terms.astype(problem.sum_dtype).sum(range(1, rank + 2))
+            return sums[:, None, None]
         part = part.reshape(groups, -1, *part.shape[1:])
         contract = tuple(range(2, rank + 3)), tuple(range(rank + 1))
         return lax.dot_general(

@@ -76,10 +76,11 @@ def kernel_gradient(
 
 
 def _correlate(x: Any, g: Any, dw: Any, *held: Any, plan: Plan) -> None:
-    n, i = pl.program_id(1), pl.program_id(2)
+    c, n, i = (pl.program_id(axis) for axis in range(3))
+    used = plan.channels - c * plan.wide
     held = held if plan.doubted else (None, None, *held)
     doubt, nothing, image, sums = held
-    begin(nothing, (pl.program_id(0) == 0) & (n == 0) & (i == 0))
+    begin(nothing, (c == 0) & (n == 0) & (i == 0))
 
     @pl.when((n == 0) & (i == 0))
     def _() -> None:
@@ -98,7 +99,7 @@ def _correlate(x: Any, g: Any, dw: Any, *held: Any, plan: Plan) -> None:
             lanes = slice(tile * plan.lanes, (tile + 1) * plan.lanes)
             total = sums[tile].sum(axis=1)
             dw[:, lanes] = total
-            note(nothing, total, plan.channels - pl.program_id(0) * plan.wide - lanes.start)
+            note(nothing, total, used - lanes.start)
         tell(doubt, nothing)
 
 

@@ -71,16 +71,15 @@ def kernel_gradient(
 
 
 def _correlate(*refs: Any, plan: Plan) -> None:
-    n, i, planes = pl.program_id(1), pl.program_id(2), plan.planes
+    c, n, i = (pl.program_id(axis) for axis in range(3))
+    planes, used = plan.planes, plan.plane.channels - c * plan.plane.lanes
     xs, (g, dw, *held) = refs[: planes.stride], refs[planes.stride :]
     held = held if plan.doubted else [None, None, *held]
     doubt, nothing, ring, sums = held
-    begin(nothing, (pl.program_id(0) == 0) & (n == 0) & (i == 0))
+    begin(nothing, (c == 0) & (n == 0) & (i == 0))
 
     def blank(tap: Any, _: None) -> None:
         sums[tap] = jnp.zeros(sums.shape[1:], sums.dtype)
-
-    used = plan.plane.channels - pl.program_id(0) * plan.plane.lanes
 
     def store(tap: Any, _: None) -> None:
         total = sums[tap].sum(axis=0, keepdims=True)
