@@ -106,8 +106,8 @@ def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: A
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw, doubt = gradient(*_images_of(x, w), plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
-    dw = transpose(dw, order).reshape(problem.y_shape)
-    return mended(dw, doubt, x, w, problem, lies=plan.lies, interpret=interpret)
+    lies = plan.lies
+    return mended(dw, doubt, x, w, problem, order=order, lies=lies, interpret=interpret)
 
 
 def _images_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -174,9 +174,9 @@ def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw, doubt = gradient(*arrays, plan, **how)
     back = [plan.order.index(axis) for axis in range(3)]
-    dw = transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
-    lies, axes = plan.plane.lies, plan.order
-    return mended(dw, doubt, x, w, problem, lies=lies, axes=axes, interpret=interpret)
+    order = (4, *back, 3) if plan.plane.outer_first else (3, *back, 4)
+    where: Any = {"lies": plan.plane.lies, "axes": plan.order}
+    return mended(dw, doubt, x, w, problem, order=order, **where, interpret=interpret)
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -226,8 +226,8 @@ def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret:
     gradient = tpu_groups_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
     dw, doubt = gradient(*_images_of(x, w), plan, **how)
-    dw = transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
-    return mended(dw, doubt, x, w, problem, lies=plan.dense.lies, interpret=interpret)
+    order, lies = (2, 0, 1, 3), plan.dense.lies
+    return mended(dw, doubt, x, w, problem, order=order, lies=lies, interpret=interpret)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
@@ -278,8 +278,8 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
         arrays = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
         gradient = tpu_2d_gradient.kernel_gradient
         dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
-        dw, lies = dw.reshape(problem.y_shape), (False, plan.together)
-        return mended(dw, doubt, x, w, problem, lies=(lies, lies), interpret=interpret)
+        lies = ((False, plan.together),) * 2
+        return mended(dw, doubt, x, w, problem, order=range(3), lies=lies, interpret=interpret)
     w = w.reshape(*problem.kernel, problem.channels)
     exchanged = (3, 1, 2, 0)
     x = transpose(x, exchanged) if plan.crossed else x
@@ -302,9 +302,9 @@ def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -
         )
         gradient = tpu_3d_gradient.kernel_gradient
         dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
-        dw, lies = transpose(dw, (*back, 3)).reshape(problem.y_shape), (False, plan.plane.together)
-        both = lies, lies
-        return mended(dw, doubt, x, w, problem, lies=both, axes=plan.order, interpret=interpret)
+        where: Any = {"lies": ((False, plan.plane.together),) * 2, "axes": plan.order}
+        order = (*back, 3)
+        return mended(dw, doubt, x, w, problem, order=order, **where, interpret=interpret)
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
     y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)

@@ -83,16 +83,15 @@ def mended(
     g: jax.Array,
     problem: Problem,
     *,
+    order: Sequence[int],
     lies: tuple[Lies, Lies],
     axes: Sequence[int] | None = None,
     interpret: Any,
 ) -> jax.Array:
-    """``dw``; if ``doubt`` is not zero, what it should be of x (C, *S, N) and g (*P, N, O).
+    """``dw`` with its axes in this ``order``, computed again where there is ``doubt``.
 
-    ``lies`` is how they lie in memory, their spatial axes in the order ``axes``.
+    ``lies`` is how x (C, *S, N) and g (*P, N, O) lie in memory, spatial axes in the order ``axes``.
     """
-    if doubt is None:
-        return dw
     last = problem.rank + 1
     axes = range(problem.rank) if axes is None else axes
     orders = [
@@ -106,10 +105,14 @@ def mended(
             transpose(x, np.argsort(order).tolist())
             for x, order in zip(arrays, orders, strict=True)
         )
-        return _tap_by_tap(x, g, problem)
+        found = _tap_by_tap(x, g, problem).reshape([dw.shape[axis] for axis in order])
+        return transpose(found, np.argsort(order).tolist())
 
-    arrays = map(transpose, (x, g), orders)
-    return lax.cond(doubt.reshape(()) == 0, lambda dw, *_: dw, again, dw, *arrays)
+    if doubt is not None:
+        arrays = map(transpose, (x, g), orders)
+        # As the kernel gave it, so that XLA lays it out as it would without a branch.
+        dw = lax.cond(doubt.reshape(()) == 0, lambda dw, *_: dw, again, dw, *arrays)
+    return transpose(dw, order).reshape(problem.y_shape)
 
 
 def _in_memory(n: int, spatial: Sequence[int], c: int, lies: Lies) -> list[int]:
