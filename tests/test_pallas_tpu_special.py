@@ -138,7 +138,8 @@ def reached(g, role, name, arrays, at):
 @pytest.mark.usefixtures("small", "short_rows")
 def test_special_samples_reach_what_they_reach_in_lax(g):
     shapes = {"x": g.x_shape, "w": g.w_shape, "c": g.y_shape}
-    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    draw = np.random.default_rng(0).integers
+    arrays = {name: draw(1, 4, shape).astype(np.float32) for name, shape in shapes.items()}
     served = 0
     for role, (names, function) in roles(g).items():
         try:
@@ -147,6 +148,7 @@ def test_special_samples_reach_what_they_reach_in_lax(g):
             continue
         served += 1
         run = jax.jit(function)
+        clean = np.asarray(run(*(arrays[each] for each in names)))
         for name in names.replace("w", ""):
             for at in places(shapes[name]):
                 want = reached(g, role, name, arrays, at)
@@ -156,6 +158,7 @@ def test_special_samples_reach_what_they_reach_in_lax(g):
                     got = np.asarray(run(*(given[each] for each in names)))
                     said = f"{role}, {value} in {name} at {at}"
                     np.testing.assert_array_equal(~np.isfinite(got), want, err_msg=said)
+                    np.testing.assert_array_equal(got[~want], clean[~want], err_msg=said)
                     # Zero times infinity is NaN, so that this one may be either.
                     if np.isnan(value) or role != "kernel gradient":
                         np.testing.assert_array_equal(np.isnan(got), want & np.isnan(value), said)

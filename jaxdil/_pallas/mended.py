@@ -175,9 +175,9 @@ def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:
             other = jnp.where(met, g, jnp.zeros((), g.dtype))
         if part.shape[0] == groups == other.shape[-2] * other.shape[-1]:
             # A product for each channel, whose arrays would be tiles of one element.
-            terms = part * transpose(other[..., 0], (rank + 1, *range(rank + 1)))
-            sums = terms.astype(problem.sum_dtype).sum(range(1, rank + 2))
-            return sums[:, None, None]
+            other = transpose(other[..., 0], (rank + 1, *range(rank + 1)))
+            terms = part.astype(problem.sum_dtype) * other.astype(problem.sum_dtype)
+            return terms.sum(range(1, rank + 2))[:, None, None]
         part = part.reshape(groups, -1, *part.shape[1:])
         contract = tuple(range(2, rank + 3)), tuple(range(rank + 1))
         return lax.dot_general(
