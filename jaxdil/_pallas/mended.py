@@ -105,14 +105,13 @@ def mended(
             transpose(x, np.argsort(order).tolist())
             for x, order in zip(arrays, orders, strict=True)
         )
-        found = _tap_by_tap(x, g, problem).reshape([dw.shape[axis] for axis in order])
-        return transpose(found, np.argsort(order).tolist())
+        return _tap_by_tap(x, g, problem)
 
-    if doubt is not None:
-        arrays = map(transpose, (x, g), orders)
-        # As the kernel gave it, so that XLA lays it out as it would without a branch.
-        dw = lax.cond(doubt.reshape(()) == 0, lambda dw, *_: dw, again, dw, *arrays)
-    return transpose(dw, order).reshape(problem.y_shape)
+    dw = transpose(dw, order).reshape(problem.y_shape)
+    if doubt is None:
+        return dw
+    arrays = map(transpose, (x, g), orders)
+    return lax.cond(doubt.reshape(()) == 0, lambda dw, *_: dw, again, dw, *arrays)
 
 
 def _in_memory(n: int, spatial: Sequence[int], c: int, lies: Lies) -> list[int]:
