@@ -269,6 +269,7 @@ LADDER = [
     {"_pallas.plan_groups_gradient", "_pallas.plan_volumes_gradient"},
     # These import Pallas, and are imported when a kernel is lowered.
     {"_pallas.lying", "_pallas.lying_1d"},
+    {"_pallas.mended"},
     {"_pallas.tpu_1d", "_pallas.tpu_2d", "_pallas.gpu_forward", "_pallas.gpu_kernel_grad"},
     {"_pallas.tpu_2d_gradient", "_pallas.tpu_3d", "_pallas.tpu_dense"},
     {"_pallas.tpu_dense_gradient", "_pallas.tpu_groups", "_pallas.tpu_volumes"},

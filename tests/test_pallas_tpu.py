@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checker import assert_conv, assert_input_grad, assert_kernel_grad
 from jax import lax
-from jax.experimental.pallas import tpu as pltpu
+from kernels import SIMULATED
 
 import jaxdil
 from jaxdil import reference, streaming
@@ -146,25 +146,6 @@ def test_second_derivatives(shape):
 # --- what is beside the samples -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("batch", "channels"), [(1, 3), (2, 128)])
-def test_nan_and_infinity_reach_what_they_reach_in_lax(batch, channels):
-    shapes = (batch, 45, channels), (3, 1, channels), (batch, 46, channels)
-    x, w, g = (np.array(whole(seed, shape)) for seed, shape in enumerate(shapes))
-    x[0, 0, 0], x[-1, 31, 1], x[0, 44, 2] = np.nan, np.inf, np.nan
-    g[-1, 20, 1] = -np.inf
-    options = {"padding": [(3, 2)], "dilation": 2, "groups": channels}
-
-    @functools.partial(jax.jit, static_argnames="method")
-    def roles(x, w, g, method):
-        dx = jaxdil.conv_input_grad(g, w, input_shape=x.shape, **options, method=method)
-        dw = jaxdil.conv_kernel_grad(x, g, kernel_shape=w.shape, **options, method=method)
-        return jaxdil.conv(x, w, **options, method=method), dx, dw
-
-    for got, want in zip(roles(x, w, g, method=METHOD), roles(x, w, g, method="xla"), strict=True):
-        assert not np.isfinite(want).all()
-        np.testing.assert_array_equal(got, want)
-
-
 PLANS = {
     "causal": plan_1d.Plan(1, 45, 130, 4, 1, 3, 0, rows=32, lanes=128),
     "ahead": plan_1d.Plan(1, 45, 3, 3, 2, 1, 3, rows=16, lanes=128),
@@ -181,7 +162,6 @@ PLANS = {
 def test_no_read_is_out_of_bounds_and_none_of_memory_that_nothing_was_written_to(name):
     """Of the interpreter of a TPU, whose memory is NaN until it is written."""
     plan = PLANS[name]
-    params = pltpu.InterpretParams(out_of_bounds_reads="raise", uninitialized_memory="nan")
     x, w = whole(0, (plan.batch, plan.size, plan.channels)), whole(1, (plan.taps, plan.channels))
     shape = (plan.batch, plan.positions)
     g = whole(2, (*shape, plan.channels))
@@ -189,7 +169,7 @@ def test_no_read_is_out_of_bounds_and_none_of_memory_that_nothing_was_written_to
     options = {"dtype": jnp.float32, "bits": bits if plan.masked else None}
     x, g = lying_1d.lie(x, plan), lying_1d.lie(g, plan)
     for kernel, operands in ((tpu_1d.convolution, (x, w)), (tpu_1d.kernel_gradient, (x, g))):
-        got = kernel(*operands, plan, **options, interpret=params)
+        got = kernel(*operands, plan, **options, interpret=SIMULATED)
         np.testing.assert_array_equal(got, kernel(*operands, plan, **options, interpret=True))
         assert np.isfinite(got).all()
 

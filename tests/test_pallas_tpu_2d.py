@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checker import assert_input_grad, assert_kernel_grad
-from geometries import definition, geometry, judge, operands
-from jax.experimental.pallas import tpu as pltpu
+from geometries import geometry, judge, operands
+from kernels import PINNED, SIMULATED, problems, sure
 
 import jaxdil
 from benchmarks.case import function, shapes
@@ -17,8 +17,6 @@ from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
 from jaxdil._methods import load
 from jaxdil._pallas import plan_2d
-
-PINNED = "pallas_tpu"
 
 
 def depthwise(name, size, kernel, channels=3, **options):
@@ -164,19 +162,6 @@ def test_second_derivatives():
     check_second_derivatives(depthwise("second", (10, 5), (3, 2), batch=1, s=(2, 1), pad=(1, 1)))
 
 
-@pytest.mark.core
-@pytest.mark.usefixtures("most_blocks")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_special_sample_reaches_what_reads_it(value):
-    g = BY_NAME["even and uneven"]
-    x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
-    x[0, 8, 4, 1] = value
-    y = np.asarray(jaxdil.conv(x, w, **g.options, method=PINNED))
-    reached = definition("forward", g, np.where(np.isfinite(x), 0.0, 1.0), w, None) > 0
-    np.testing.assert_array_equal(~np.isfinite(y), reached)
-    assert (np.isnan(y[reached]) if np.isnan(value) else np.isposinf(y[reached])).all()
-
-
 def test_batched_over_images_and_over_kernels():
     g = BY_NAME["even and uneven"]
     x, w, _ = operands(g, np.dtype(np.float32))
@@ -191,17 +176,6 @@ def test_batched_over_images_and_over_kernels():
 # --- the memory on the chip -----------------------------------------------------------------------
 
 
-def problems(g):
-    """The problem of the convolution and that of its kernel gradient."""
-    x, w, c = (jax.ShapeDtypeStruct(s, np.float32) for s in (g.x_shape, g.w_shape, g.y_shape))
-    forward = functools.partial(jaxdil.conv, **g.options)
-    gradient = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=g.w_shape, **g.options)
-    return [
-        jaxdil.explain(fn, platform="tpu", gradients=False)(*args)[0].problem
-        for fn, args in ((forward, (x, w)), (gradient, (x, c)))
-    ]
-
-
 @pytest.mark.parametrize(("name", "by_rows"), [("same", 1), ("eight together", 0)])
 def test_nothing_is_read_that_was_not_written(name, by_rows):
     """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
@@ -209,8 +183,7 @@ def test_nothing_is_read_that_was_not_written(name, by_rows):
 
     g = BY_NAME[name]
     x, w, c = operands(g, np.dtype(np.float32))
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    how = {"dtype": np.float32, "interpret": params}
+    how = {"dtype": np.float32, "interpret": SIMULATED}
     # One of the two by blocks of rows, the other by whole images.
     plans = [
         max(plan_2d.plans_of(problem), key=lambda plan: plan.blocks if i == by_rows else plan.tiles)
@@ -219,7 +192,7 @@ def test_nothing_is_read_that_was_not_written(name, by_rows):
     assert [plan.blocks > 1 for plan in plans] == [by_rows == 0, by_rows == 1]
     y = tpu_2d.convolution(x, w.reshape(*w.shape[:2], -1), plans[0], **how)
     judge(y, "forward", g, np.float32)
-    dw = tpu_2d_gradient.kernel_gradient(x, c, plans[1], **how)
+    dw = sure(*tpu_2d_gradient.kernel_gradient(x, c, plans[1], **how))
     judge(dw.reshape(w.shape), "kernel gradient", g, np.float32)
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import definition, geometry, judge, operands
+from geometries import geometry, judge, operands
 from jax import lax
-from jax.experimental.pallas import tpu as pltpu
-from test_pallas_tpu_2d import check, check_second_derivatives, each, problems
+from kernels import PINNED, judge_simulated, problems
+from test_pallas_tpu_2d import check, check_second_derivatives, each
 
 import jaxdil
 from benchmarks.case import function, shapes
@@ -18,8 +18,6 @@ from benchmarks.contenders import ARGUMENTS
 from jaxdil import _layout
 from jaxdil._methods import load
 from jaxdil._pallas import plan_dense, plan_dense_gradient
-
-PINNED = "pallas_tpu"
 
 # Whose two gradients the kernels serve as well: images and rows; blocks of 512 outputs and of
 # images, channels side by side in the lanes and across them, strips of positions, steps of all
@@ -139,27 +137,6 @@ def test_second_derivatives():
     check_second_derivatives(BY_NAME["stride"])
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("name", ["same", "stride", "transposed", "side by side"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_special_sample_reaches_what_reads_it(name, value):
-    """And nothing beside it: what is computed beyond the last column is not of use to anybody."""
-    g = BY_NAME[name]
-    x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
-    x[0, 3, 3, 1] = value
-    y = np.asarray(jaxdil.conv(x, w, **g.options, method=PINNED))
-    reached = definition("forward", g, np.where(np.isfinite(x), 0.0, 1.0), w, None) > 0
-    np.testing.assert_array_equal(~np.isfinite(y), reached)
-    c = np.ones(g.y_shape, np.float32)
-    dw = jaxdil.conv_kernel_grad(x, c, kernel_shape=g.w_shape, **g.options, method=PINNED)
-    reached = definition("kernel gradient", g, np.where(np.isfinite(x), 0.0, 1.0), None, c) > 0
-    # Where it is the cotangent that is padded, as in `exchange`, it also meets zeros of that.
-    spoiled = ~np.isfinite(np.asarray(dw))
-    assert spoiled[reached].all()
-    if name not in ("transposed", "same"):
-        np.testing.assert_array_equal(spoiled, reached)
-
-
 def test_batched_over_images_and_over_kernels():
     g = BY_NAME["same"]
     x, w, _ = operands(g, np.dtype(np.float32))
@@ -233,19 +210,7 @@ def test_a_turned_kernel_makes_no_other_problem_but_another_plan():
     ],
 )
 def test_nothing_is_read_that_was_not_written(name):
-    """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
-    g = BY_NAME[name]
-    x, w, c = operands(g, np.dtype(np.float32))
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    forward, gradient = problems(g)
-    module = load(PINNED)
-    judge(module.dense(x, w, forward, interpret=params), "forward", g, np.float32)
-    rank = g.rank
-    x = np.moveaxis(x, 0, -1)
-    x = np.moveaxis(x, -2, 0)
-    c = np.moveaxis(c, 0, rank)
-    dw = module.dense_gradient(x, c, gradient, interpret=params)
-    judge(np.moveaxis(dw, 0, rank), "kernel gradient", g, np.float32)
+    judge_simulated(BY_NAME[name], forward="dense", gradient="dense_gradient")
 
 
 def served():

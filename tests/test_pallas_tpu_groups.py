@@ -6,15 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import definition, geometry, judge, operands
-from jax.experimental.pallas import tpu as pltpu
-from test_pallas_tpu_2d import check, check_second_derivatives, each, problems
+from geometries import geometry, judge, operands
+from kernels import PINNED, judge_simulated, problems
+from test_pallas_tpu_2d import check, check_second_derivatives, each
 
 import jaxdil
-from jaxdil._methods import load
 from jaxdil._pallas import plan_groups, plan_groups_gradient
-
-PINNED = "pallas_tpu"
 
 
 def grouped(name, size, kernel, groups, inner, outer, **options):
@@ -150,30 +147,6 @@ def test_batched_over_images_and_over_kernels():
 
 
 @pytest.mark.core
-@pytest.mark.parametrize(
-    "name", ["same", "stride", "blocks", "four images, rows strided", "transposed"]
-)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_special_sample_reaches_what_reads_it(name, value):
-    """And no other group: zeros stand between them."""
-    g = BY_NAME[name]
-    x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
-    x[0, 2, 3, 1] = value
-    y = np.asarray(jaxdil.conv(x, w, **g.options, method=PINNED))
-    reached = definition("forward", g, np.where(np.isfinite(x), 0.0, 1.0), w, None) > 0
-    np.testing.assert_array_equal(~np.isfinite(y), reached)
-    np.testing.assert_array_equal(np.isnan(y), reached & np.isnan(value))
-    c = np.ones(g.y_shape, np.float32)
-    dw = jaxdil.conv_kernel_grad(x, c, kernel_shape=g.w_shape, **g.options, method=PINNED)
-    reached = definition("kernel gradient", g, np.where(np.isfinite(x), 0.0, 1.0), None, c) > 0
-    # The cotangent is padded, and such a sample meets zeros of that, of its own group.
-    spoiled = ~np.isfinite(np.asarray(dw))
-    assert spoiled[reached].all()
-    channels = reached.any((0, 1))
-    assert not spoiled[..., ~channels].any()
-
-
-@pytest.mark.core
 def test_a_special_weight_reaches_what_reads_it():
     g = BY_NAME["blocks"]
     x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
@@ -204,19 +177,7 @@ def test_a_number_that_half_precision_rounds_to_infinity_counts_as_such():
     ["same", "blocks", "two images", "sixteen images", "transposed", "a row, columns across"],
 )
 def test_nothing_is_read_that_was_not_written(name):
-    """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
-    g = BY_NAME[name]
-    x, w, c = operands(g, np.dtype(np.float32))
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    forward, gradient = problems(g)
-    module = load(PINNED)
-    judge(module.grouped(x, w, forward, interpret=params), "forward", g, np.float32)
-    rank = g.rank
-    x = np.moveaxis(x, 0, -1)
-    x = np.moveaxis(x, -2, 0)
-    c = np.moveaxis(c, 0, rank)
-    dw = module.grouped_gradient(x, c, gradient, interpret=params)
-    judge(np.moveaxis(dw, 0, rank), "kernel gradient", g, np.float32)
+    judge_simulated(BY_NAME[name], forward="grouped", gradient="grouped_gradient")
 
 
 # --- refusals -------------------------------------------------------------------------------------

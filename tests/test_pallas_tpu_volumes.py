@@ -6,20 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import definition, geometry, judge, operands
-from jax.experimental.pallas import tpu as pltpu
-from test_pallas_tpu_2d import check, each, problems
+from geometries import geometry, judge, operands
+from kernels import PINNED, judge_simulated, problems
+from test_pallas_tpu_2d import check, each
 
 import jaxdil
 from benchmarks.case import function, shapes
 from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
-from jaxdil._methods import load
 from jaxdil._pallas import plan_volumes
 from jaxdil._pallas.asked import MOST_PRODUCTS
 from jaxdil._pallas.plan_2d import MEMORY
-
-PINNED = "pallas_tpu"
 
 # Planes that come late and stay long, each axis in the sublanes, columns that are joined (of 16
 # channels and more) and that lie across, strides and rates of every axis.
@@ -119,20 +116,6 @@ def test_second_derivatives():
         np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("name", ["same", "few channels", "joined in turns", "transposed"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_special_sample_reaches_what_reads_it(name, value):
-    """And nothing beside it, where columns are joined neither."""
-    g = BY_NAME[name]
-    x, w = (np.ones(shape, np.float32) for shape in (g.x_shape, g.w_shape))
-    x[0, 1, 2, 3, 1] = value
-    y = np.asarray(jaxdil.conv(x, w, **g.options, method=PINNED))
-    reached = definition("forward", g, np.where(np.isfinite(x), 0.0, 1.0), w, None) > 0
-    assert reached.any()
-    np.testing.assert_array_equal(~np.isfinite(y), reached)
-
-
 def test_batched_over_images_and_over_kernels():
     g = BY_NAME["same"]
     x, w, _ = operands(g, np.dtype(np.float32))
@@ -147,12 +130,7 @@ def test_batched_over_images_and_over_kernels():
     "name", ["same", "few channels", "ahead", "stride larger than the kernel", "transposed"]
 )
 def test_nothing_is_read_that_was_not_written(name):
-    """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
-    g = BY_NAME[name]
-    x, w, _ = operands(g, np.dtype(np.float32))
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    y = load(PINNED).dense_volumes(x, w, problems(g)[0], interpret=params)
-    judge(y, "forward", g, np.float32)
+    judge_simulated(BY_NAME[name], forward="dense_volumes")
 
 
 @pytest.mark.core

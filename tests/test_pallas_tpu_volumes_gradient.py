@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometries import definition, geometry, judge, operands
-from jax.experimental.pallas import tpu as pltpu
-from test_pallas_tpu_2d import each, problems
+from geometries import geometry, judge, operands
+from kernels import PINNED, judge_simulated, problems
+from test_pallas_tpu_2d import each
 
 import jaxdil
 from benchmarks.case import function, shapes
@@ -16,8 +16,6 @@ from benchmarks.cases import CASES
 from benchmarks.contenders import ARGUMENTS
 from jaxdil._methods import load
 from jaxdil._pallas import plan_dense_gradient, plan_volumes_gradient
-
-PINNED = "pallas_tpu"
 
 # Each axis in the sublanes, strides and rates of every axis, planes that come late and stay long,
 # channels side by side in the lanes and across them, several examples in a block.
@@ -141,32 +139,9 @@ def test_batched_over_images():
         judge(dw * factor, "kernel gradient", g, np.float32)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("name", ["stride", "side by side", "transposed"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_special_sample_reaches_what_reads_it(name, value):
-    g = BY_NAME[name]
-    x, c = (np.ones(shape, np.float32) for shape in (g.x_shape, g.y_shape))
-    x[0, 2, 3, 2, 1] = value
-    spoiled = ~np.isfinite(gradient(g)(x, c))
-    reached = definition("kernel gradient", g, np.where(np.isfinite(x), 0.0, 1.0), None, c) > 0
-    assert spoiled[reached].all()
-    # Where it is the cotangent that is padded it also meets zeros of that.
-    if not plan_volumes_gradient.plan_of(problems(g)[1]).plane.exchanged:
-        np.testing.assert_array_equal(spoiled, reached)
-
-
 @pytest.mark.parametrize("name", ["same", "stride larger than the kernel", "ahead", "transposed"])
 def test_nothing_is_read_that_was_not_written(name):
-    """A simulated memory full of NaN: what is read outside of an array or of a copy shows."""
-    g = BY_NAME[name]
-    x, _, c = operands(g, np.dtype(np.float32))
-    params = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
-    # (C, *S, N) and (*P, N, O), as the kernel gradient of the library has them.
-    x = np.moveaxis(np.moveaxis(x, 0, -1), -2, 0)
-    _, problem = problems(g)
-    dw = load(PINNED).dense_gradient(x, np.moveaxis(c, 0, 3), problem, interpret=params)
-    judge(np.moveaxis(dw, 0, 3), "kernel gradient", g, np.float32)
+    judge_simulated(BY_NAME[name], gradient="dense_gradient")
 
 
 @pytest.mark.core

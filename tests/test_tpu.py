@@ -225,6 +225,12 @@ def served(method):
             yield f"{name} {mode}", fn, args
 
 
+def kernels_in(text):
+    """How many kernels a program has, without those that copy for samples that are not finite."""
+    calls = (line for line in text.splitlines() if 'target="tpu_custom_call"' in line)
+    return sum("jaxdil_copy" not in call for call in calls)
+
+
 @needs_compiler
 @pytest.mark.parametrize("method", [m for m in METHODS if races(m, "tpu")])
 def test_each_method_compiles_for_a_tpu(method, v5e):
@@ -260,7 +266,7 @@ def test_the_kernels_of_one_axis_compile(chip, dtype):
 
     compiled = tpu.lowered(both, (x, w, ids), tpu.device_of(chip)).compile()
     assert len(tpu.estimate(compiled.as_text()).kernels) == 1
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 6
+    assert kernels_in(compiled.as_text()) == 6
 
 
 @needs_compiler
@@ -277,7 +283,7 @@ def test_the_kernels_of_one_axis_turn_time_and_channels_on_the_chip(chip, dtype)
             return y, pullback(y)
 
         text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
-        assert text.count('custom_call_target="tpu_custom_call"') == 3
+        assert kernels_in(text) == 3
         # Neither image is copied into another order.
         assert not re.search(rf"\[3,{size},72\]\S* (copy|transpose)\(", text)
 
@@ -287,7 +293,7 @@ def test_channels_before_time_are_not_copied(v5e):
     x, w = (jax.ShapeDtypeStruct(s, "bfloat16") for s in ((2, 256, 1024), (4, 1, 256)))
     run = functools.partial(jaxdil.conv, groups=256, data_format="NCW", method="pallas_tpu")
     text = tpu.lowered(run, (x, w), v5e).compile().as_text()
-    assert text.count('custom_call_target="tpu_custom_call"') == 1
+    assert kernels_in(text) == 1
     assert not re.search(r"\[2,(256,1024|1024,256)\]\S* (copy|transpose)\(", text)
 
 
@@ -300,7 +306,7 @@ def test_a_chunk_goes_through_memory_once(frames, chip, dtype):
     state = jaxdil.streaming.init((2, 256), w, depthwise=True, dilation=5)
     x = jax.ShapeDtypeStruct((2, frames, 256), dtype)
     program = tpu.lowered(jaxdil.streaming.chunk, (state, x, w), tpu.device_of(chip)).compile()
-    assert program.as_text().count('custom_call_target="tpu_custom_call"') == 1
+    assert kernels_in(program.as_text()) == 1
     # They are not laid out in front of it.
     assert f"[2,{frames + 15},256]" not in program.as_text()
 
@@ -322,7 +328,7 @@ def test_examples_abreast_compile(examples, frames, channels, dilation, chip, dt
         return y, pullback(y)
 
     text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
-    assert text.count('custom_call_target="tpu_custom_call"') == 3
+    assert kernels_in(text) == 3
     assert not re.search(rf"\[{examples},{frames},{channels}\]\S* (copy|transpose)\(", text)
 
 
@@ -419,7 +425,7 @@ def test_the_kernels_of_images_compile(chip, dtype, name):
         return y, pullback(y)
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+    assert kernels_in(compiled.as_text()) == 3
 
 
 # Blocks of groups and all in one, columns and images in the sublanes, channels in them, slices.
@@ -450,7 +456,7 @@ def test_the_kernels_of_groups_compile(chip, dtype, name):
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
     # The kernel gradient of the slices is of whole images, which in single precision are too large.
     kernels = 2 if (name, dtype) == ("slices", "float32") else 3
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == kernels
+    assert kernels_in(compiled.as_text()) == kernels
 
 
 # Columns, planes and examples in the sublanes; a plane of the ring is more than its channels.
@@ -474,7 +480,7 @@ def test_the_kernels_of_volumes_compile(chip, dtype, name):
         return y, pullback(y)
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+    assert kernels_in(compiled.as_text()) == 3
 
 
 # Planes one by one, several examples, strides and phases; channels side by side, and across.
@@ -499,7 +505,7 @@ def test_the_kernel_gradients_of_dense_volumes_compile(chip, dtype, name):
         jaxdil.conv_kernel_grad, kernel_shape=w_shape, **options, method="pallas_tpu"
     )
     compiled = tpu.lowered(gradient, (x, y), tpu.device_of(chip)).compile()
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 1
+    assert kernels_in(compiled.as_text()) == 1
 
 
 # Columns, planes and rows in the sublanes, joined and across; strides, dilations, phases, blocks.
@@ -527,7 +533,7 @@ def test_the_dense_kernels_of_volumes_compile(chip, dtype, name):
         return y, pullback(y)
 
     text = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile().as_text()
-    assert text.count('custom_call_target="tpu_custom_call"') >= 2
+    assert kernels_in(text) >= 2
 
 
 # Rows and images; strides, dilations and phases; few channels side by side, and across.
@@ -558,7 +564,7 @@ def test_the_dense_kernels_compile(chip, dtype, name):
         return y, pullback(y)
 
     compiled = tpu.lowered(run, (x, w), tpu.device_of(chip)).compile()
-    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+    assert kernels_in(compiled.as_text()) == 3
 
 
 @needs_compiler
@@ -707,7 +713,7 @@ def test_over_several_chips_a_kernel_is_each_ones_own(v5e):
     specs = tuple(a.sharding.spec for a in args)
     by_hand = jax.shard_map(both, mesh=mesh, in_specs=specs, out_specs=specs[0])
     text = jax.jit(by_hand).lower(*args).compile().as_text()
-    assert text.count('custom_call_target="tpu_custom_call"') == 3
+    assert kernels_in(text) == 3
 
 
 @needs_compiler

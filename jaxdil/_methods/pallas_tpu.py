@@ -96,17 +96,18 @@ def _is_gradient(problem: Problem) -> bool:
 def dense_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """The kernel gradient of a dense convolution."""
     from jaxdil._pallas import tpu_dense_gradient
+    from jaxdil._pallas.mended import mended
 
     if problem.rank == 3:
         return _volumes_gradient(x, w, problem, interpret=interpret)
     plan = plan_dense_gradient.plan_of(problem)
     assert plan is not None
-    x, g = _images_of(x, w)
     gradient = tpu_dense_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
+    dw, doubt = gradient(*_images_of(x, w), plan, **how)
     order = (3, 0, 1, 2) if plan.outer_first else (2, 0, 1, 3)
-    return transpose(dw, order).reshape(problem.y_shape)
+    lies = plan.lies
+    return mended(dw, doubt, x, w, problem, order=order, lies=lies, interpret=interpret)
 
 
 def _images_of(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -159,18 +160,23 @@ def _kernel(w: jax.Array, problem: Problem, plan: plan_dense.Plan) -> jax.Array:
 
 def _volumes_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     from jaxdil._pallas import tpu_volumes_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_volumes_gradient.plan_of(problem)
     assert plan is not None
     first, second, third = plan.order
     # (C, *S, N) and (*P, N, O) as image and cotangent lie in memory.
-    x = transpose(x, (4, 1 + first, 1 + second, 1 + third, 0))
-    g = transpose(w, (3, first, second, third, 4))
+    arrays = (
+        transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
+        transpose(w, (3, first, second, third, 4)),
+    )
     gradient = tpu_volumes_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
+    dw, doubt = gradient(*arrays, plan, **how)
     back = [plan.order.index(axis) for axis in range(3)]
-    return transpose(dw, (4, *back, 3) if plan.plane.outer_first else (3, *back, 4))
+    order = (4, *back, 3) if plan.plane.outer_first else (3, *back, 4)
+    where: Any = {"lies": plan.plane.lies, "axes": plan.order}
+    return mended(dw, doubt, x, w, problem, order=order, **where, interpret=interpret)
 
 
 def dense(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
@@ -213,14 +219,15 @@ def grouped(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> 
 def grouped_gradient(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: Any) -> jax.Array:
     """The kernel gradient of a convolution of groups of several channels."""
     from jaxdil._pallas import tpu_groups_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_groups_gradient.plan_of(problem)
     assert plan is not None
-    x, g = _images_of(x, w)
     gradient = tpu_groups_gradient.kernel_gradient
     how = {"dtype": problem.out_dtype, "precision": problem.precision, "interpret": interpret}
-    dw = gradient(x, g, plan, **how)
-    return transpose(dw, (2, 0, 1, 3)).reshape(problem.y_shape)
+    dw, doubt = gradient(*_images_of(x, w), plan, **how)
+    order, lies = (2, 0, 1, 3), plan.dense.lies
+    return mended(dw, doubt, x, w, problem, order=order, lies=lies, interpret=interpret)
 
 
 def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
@@ -245,15 +252,17 @@ def _rows(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> j
 
 def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_2d, tpu_2d_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_2d.plan_of(problem)
     assert plan is not None
     if problem.batch_groups > 1:
         # (C, H, W, N) and (P, Q, N, C) as image and cotangent lie in memory.
-        x, g = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
+        arrays = transpose(x, (3, 1, 2, 0)), transpose(w, (2, 0, 1, 3))
         gradient = tpu_2d_gradient.kernel_gradient
-        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return dw.reshape(problem.y_shape)
+        dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
+        lies = ((False, plan.together),) * 2
+        return mended(dw, doubt, x, w, problem, order=range(3), lies=lies, interpret=interpret)
     w = w.reshape(*problem.kernel, problem.channels)
     exchanged = (3, 1, 2, 0)
     x = transpose(x, exchanged) if plan.crossed else x
@@ -263,19 +272,22 @@ def _images(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) ->
 
 def _volumes(x: jax.Array, w: jax.Array, problem: Problem, *, interpret: bool) -> jax.Array:
     from jaxdil._pallas import tpu_3d, tpu_3d_gradient
+    from jaxdil._pallas.mended import mended
 
     plan = plan_3d.plan_of(problem)
     first, second, third = plan.order
     back = [plan.order.index(axis) for axis in range(3)]
     if problem.batch_groups > 1:
         # (C, *S, N) and (*P, N, C) as image and cotangent lie in memory.
-        x, g = (
+        arrays = (
             transpose(x, (4, 1 + first, 1 + second, 1 + third, 0)),
             transpose(w, (3, first, second, third, 4)),
         )
         gradient = tpu_3d_gradient.kernel_gradient
-        dw = gradient(x, g, plan, dtype=problem.out_dtype, interpret=interpret)
-        return transpose(dw, (*back, 3)).reshape(problem.y_shape)
+        dw, doubt = gradient(*arrays, plan, dtype=problem.out_dtype, interpret=interpret)
+        where: Any = {"lies": ((False, plan.plane.together),) * 2, "axes": plan.order}
+        order = (*back, 3)
+        return mended(dw, doubt, x, w, problem, order=order, **where, interpret=interpret)
     x = transpose(x, (0, 1 + first, 1 + second, 1 + third, 4))
     w = transpose(w.reshape(*problem.kernel, problem.channels), (first, second, third, 3))
     y = tpu_3d.convolution(x, w, plan, dtype=problem.out_dtype, interpret=interpret)

@@ -18,7 +18,17 @@ from jax.experimental import pallas as pl
 from jaxdil._layout import transpose
 from jaxdil._pallas.plan_2d import LANES, SUBLANES
 
-__all__ = ["all_of", "arranged", "back", "block_at", "order", "parts_of", "swapped", "write"]
+__all__ = [
+    "Lies",
+    "all_of",
+    "arranged",
+    "back",
+    "block_at",
+    "order",
+    "parts_of",
+    "swapped",
+    "write",
+]
 
 # How an image lies: whether its columns are in the lanes, and images in the sublanes, else 1.
 Lies = tuple[bool, int]

@@ -121,6 +121,13 @@ class Plan:
         return min(self.height * self.rows.step, self.positions[0])
 
     @property
+    def doubted(self) -> int | None:
+        """Channels of a gradient, if rows beyond its last are read, or some tap meets no sample."""
+        (rows,), (columns,) = self.rows.phases, self.columns.phases
+        met = len(rows.taps) * len(columns.taps) == self.kernel[0] * self.kernel[1]
+        return None if met and rows.outputs % self.height == 0 else self.lanes
+
+    @property
     def image(self) -> tuple[int, ...]:
         """The padded image of a block, in the memory on the chip."""
         span, columns = self.rows.window(self.height), self.columns

@@ -74,6 +74,12 @@ class Plan(Ring):
         return *self.plane.grid[:2], self.steps
 
     @property
+    def doubted(self) -> int | None:
+        """As of the plan of a plane."""
+        (phase,) = self.planes.phases
+        return self.plane.lanes if len(phase.taps) < self.taps else self.plane.doubted
+
+    @property
     def _block(self) -> tuple[int, int]:
         """Bytes of the planes of x and of y that a step has."""
         x, y = self.plane.copied

@@ -149,6 +149,22 @@ class Plan:
         return work + sum(n * of for n, of in zip(self.copies, self.copied, strict=True))
 
     @property
+    def lies(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
+        """How x and the cotangent lie in memory."""
+        moving, still = self.image.lies
+        return (still, moving) if self.exchanged else (moving, still)
+
+    @property
+    def doubted(self) -> int | None:
+        """Columns of a block of dw, if other zeros may be multiplied than those around x.
+
+        They are those of the cotangent, of rows that lie beyond its last, or not all of x's.
+        """
+        beyond = self.height > self.image.rows.outputs
+        taps, _, columns = self.shape
+        return columns if self.exchanged or beyond or self.meeting < taps else None
+
+    @property
     def meeting(self) -> int:
         """Taps that meet a sample; the others have no product."""
         (phase,), (side,) = self.image.rows.phases, self.image.columns.phases
@@ -170,24 +186,32 @@ def plan_of(problem: Problem) -> Plan | None:
     return next(fitting, None)
 
 
-def is_read_in_places(problem: Problem) -> bool:
-    """Whether it is the cotangent, not x, that is read at each tap's place."""
-    plain = max(*problem.input_dilation, *problem.stride, *problem.dilation) == 1
-    # Where either would do, that of fewer channels stays.
-    return max(problem.input_dilation) > 1 or (plain and problem.batch < problem.out_channels)
+def is_read_in_places(problem: Problem, *, either: bool | None = None) -> bool:
+    """Whether it is the cotangent, not x, that is read at each tap's place.
+
+    Where both would do, ``either``; if None, that of fewer channels stays.
+    """
+    if max(problem.input_dilation) > 1:
+        return True
+    if either is None:
+        either = max(problem.stride) == 1 and problem.batch < problem.out_channels
+    return either and max(problem.dilation) == 1 and _is_met(problem)
+
+
+def _is_met(problem: Problem) -> bool:
+    """Whether each position of the cotangent meets a sample, so that none goes unseen."""
+    axes = zip(problem.size, problem.positions, problem.stride, problem.padding, strict=True)
+    return all(max(pads) <= d * (k - 1) and (d <= n or k == 1) for n, k, d, pads in axes)
 
 
 def plans_of(problem: Problem, *, exchanged: bool | None = None) -> list[Plan]:
     """Ways to cut it into blocks, the best first.
 
-    Where either image would do, ``exchanged`` says whether the cotangent is read at each tap's
-    place; if None, that of fewer channels stays.
+    ``exchanged`` says whether the cotangent is read at each tap's place; if None, see
+    `is_read_in_places`.
     """
     if exchanged is None:
         exchanged = is_read_in_places(problem)
-    else:
-        plain = max(*problem.input_dilation, *problem.dilation) == 1
-        exchanged = max(problem.input_dilation) > 1 or (plain and exchanged)
     given = plan_dense.as_image(problem)
     # x (C, H, W, N) with the cotangent (P, Q, N, O): taps are the positions.
     sizes = zip(

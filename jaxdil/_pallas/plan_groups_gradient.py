@@ -108,7 +108,8 @@ def plans_of(problem: Problem) -> list[Plan]:
     images = _abreast(problem, (x, g))
     found = []
     # With x turned, products come as dw has them.
-    for whole in plan_dense_gradient.plans_of(_in_turn(block, images), exchanged=True):
+    exchanged = plan_dense_gradient.is_read_in_places(block, either=True)
+    for whole in plan_dense_gradient.plans_of(_in_turn(block, images), exchanged=exchanged):
         across = (g, x) if whole.exchanged else (x, g)
         image = dataclasses.replace(whole.image, across=across, abreast=images)
         dense = dataclasses.replace(whole, image=image, outer_first=False)

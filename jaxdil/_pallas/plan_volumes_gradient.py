@@ -42,6 +42,12 @@ class Plan(plan_3d.Ring):
         return *self.plane.steps, self.steps
 
     @property
+    def doubted(self) -> int | None:
+        """As of the plan of a plane."""
+        (phase,) = self.planes.phases
+        return self.plane.shape[-1] if len(phase.taps) < self.taps else self.plane.doubted
+
+    @property
     def moved(self) -> int:
         """Bytes copied to and from the memory of the chip."""
         blocks, examples = self.plane.steps

@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.axes import Tap
+from jaxdil._pallas.mended import begin, note, tell, told
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import MOST_SUMS, SUBLANES, Plan
 from jaxdil._pallas.tpu_2d import (
@@ -46,31 +47,40 @@ TOGETHER = 16
 @narrow
 def kernel_gradient(
     x: jax.Array, g: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
-) -> jax.Array:
-    """(K, L, C) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, C)."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """(K, L, C) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, C).
+
+    Beside it whether it is in doubt, if it may be.
+    """
     taps = plan.kernel[0] * plan.kernel[1]
-    dw = pl.pallas_call(
+    specs, shapes, scratch = told(x, plan.doubted)
+    dw, *doubt = pl.pallas_call(
         functools.partial(_correlate, plan=plan),
         grid=plan.grid,
         in_specs=[x_block(plan), y_block(plan)],
-        out_specs=pl.BlockSpec((taps, plan.wide), lambda c, n, i: (0, c)),  # noqa: ARG005
-        out_shape=like(x, (taps, plan.channels), jnp.float32),
+        out_specs=[pl.BlockSpec((taps, plan.wide), lambda c, n, i: (0, c)), *specs],  # noqa: ARG005
+        out_shape=[like(x, (taps, plan.channels), jnp.float32), *shapes],
         scratch_shapes=[
+            *scratch,
             pltpu.VMEM(plan.image, jnp.float32),
             pltpu.VMEM((plan.tiles, taps, SUBLANES, plan.lanes), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary")
+            dimension_semantics=("arbitrary" if specs else "parallel", "arbitrary", "arbitrary")
         ),
         cost_estimate=cost(plan),
         name="jaxdil_depthwise_2d_kernel_gradient",
         interpret=interpret,
     )(arranged(plan, x), arranged(plan, g))
-    return dw.reshape(*plan.kernel, plan.channels).astype(dtype)
+    return dw.reshape(*plan.kernel, plan.channels).astype(dtype), doubt[0] if doubt else None
 
 
-def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) -> None:
-    n, i = pl.program_id(1), pl.program_id(2)
+def _correlate(x: Any, g: Any, dw: Any, *held: Any, plan: Plan) -> None:
+    c, n, i = (pl.program_id(axis) for axis in range(3))
+    used = plan.channels - c * plan.wide
+    held = held if plan.doubted else (None, None, *held)
+    doubt, nothing, image, sums = held
+    begin(nothing, (c == 0) & (n == 0) & (i == 0))
 
     @pl.when((n == 0) & (i == 0))
     def _() -> None:
@@ -87,7 +97,10 @@ def _correlate(x: Any, g: Any, dw: Any, image: Any, sums: Any, *, plan: Plan) ->
     def _() -> None:
         for tile in range(plan.tiles):
             lanes = slice(tile * plan.lanes, (tile + 1) * plan.lanes)
-            dw[:, lanes] = sums[tile].sum(axis=1)
+            total = sums[tile].sum(axis=1)
+            dw[:, lanes] = total
+            note(nothing, total, used - lanes.start)
+        tell(doubt, nothing)
 
 
 def add(images: Sequence[tuple[int, Any]], g: Any, sums: Any, plan: Plan, i: Any) -> None:

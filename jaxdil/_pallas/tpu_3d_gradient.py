@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
+from jaxdil._pallas.mended import begin, note, tell, told
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import SUBLANES
 from jaxdil._pallas.plan_3d import Plan
@@ -35,40 +36,55 @@ __all__ = ["kernel_gradient"]
 @narrow
 def kernel_gradient(
     x: jax.Array, g: jax.Array, plan: Plan, *, dtype: Any, interpret: Any = False
-) -> jax.Array:
-    """(J, K, L, C) in ``dtype`` of x (N, D, H, W, C) and g (N, R, P, Q, C), in the plan's order."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """(J, K, L, C) in ``dtype`` of x (N, D, H, W, C) and g (N, R, P, Q, C), in the plan's order.
+
+    Beside it whether it is in doubt, if it may be.
+    """
     plane = plan.plane
     taps = math.prod(plane.kernel)
     x, g = (transpose(each, order(plan, 0, 1, 2, 3, 4)) for each in (x, g))
-    dw = pl.pallas_call(
+    specs, shapes, scratch = told(x, plan.doubted)
+    dw, *doubt = pl.pallas_call(
         functools.partial(_correlate, plan=plan),
         grid=plan.grid,
         in_specs=[*x_blocks(plan), y_block(plan)],
-        out_specs=pl.BlockSpec((plan.taps * taps, 1, plane.lanes), lambda c, n, i: (0, 0, c)),  # noqa: ARG005
-        out_shape=like(x, (plan.taps * taps, 1, plane.channels), jnp.float32),
+        out_specs=[
+            pl.BlockSpec((plan.taps * taps, 1, plane.lanes), lambda c, n, i: (0, 0, c)),  # noqa: ARG005
+            *specs,
+        ],
+        out_shape=[like(x, (plan.taps * taps, 1, plane.channels), jnp.float32), *shapes],
         scratch_shapes=[
+            *scratch,
             pltpu.VMEM((plan.ring, *plane.image), jnp.float32),
             pltpu.VMEM((plan.taps * taps, SUBLANES, plane.lanes), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary")
+            dimension_semantics=("arbitrary" if specs else "parallel", "arbitrary", "arbitrary")
         ),
         cost_estimate=cost(plan, plan.taps * taps),
         name="jaxdil_depthwise_3d_kernel_gradient",
         interpret=interpret,
     )(*[x] * plan.planes.stride, g)
-    return dw.reshape(plan.taps, *plane.kernel, plane.channels).astype(dtype)
+    dw = dw.reshape(plan.taps, *plane.kernel, plane.channels).astype(dtype)
+    return dw, doubt[0] if doubt else None
 
 
 def _correlate(*refs: Any, plan: Plan) -> None:
-    n, i, planes = pl.program_id(1), pl.program_id(2), plan.planes
-    xs, (g, dw, ring, sums) = refs[: planes.stride], refs[planes.stride :]
+    c, n, i = (pl.program_id(axis) for axis in range(3))
+    planes, used = plan.planes, plan.plane.channels - c * plan.plane.lanes
+    xs, (g, dw, *held) = refs[: planes.stride], refs[planes.stride :]
+    held = held if plan.doubted else [None, None, *held]
+    doubt, nothing, ring, sums = held
+    begin(nothing, (c == 0) & (n == 0) & (i == 0))
 
     def blank(tap: Any, _: None) -> None:
         sums[tap] = jnp.zeros(sums.shape[1:], sums.dtype)
 
     def store(tap: Any, _: None) -> None:
-        dw[tap] = sums[tap].sum(axis=0, keepdims=True)
+        total = sums[tap].sum(axis=0, keepdims=True)
+        dw[tap] = total
+        note(nothing, total, used)
 
     lax.fori_loop(0, jnp.where((n == 0) & (i == 0), sums.shape[0], 0), blank, None)
 
@@ -94,3 +110,4 @@ def _correlate(*refs: Any, plan: Plan) -> None:
 
     last = (n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1)
     lax.fori_loop(0, jnp.where(last, sums.shape[0], 0), store, None)
+    pl.when(last)(lambda: tell(doubt, nothing))

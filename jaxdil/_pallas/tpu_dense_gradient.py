@@ -20,6 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.lying import order, parts_of, swapped
+from jaxdil._pallas.mended import begin, note, tell, told
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_dense_gradient import Plan
@@ -33,7 +34,14 @@ from jaxdil._pallas.tpu_dense import (
 )
 from jaxdil._pallas.varying import like
 
-__all__ = ["add_products", "correlate", "kernel_gradient", "scratch_of", "several", "turn"]
+__all__ = [
+    "add_products",
+    "correlate",
+    "kernel_gradient",
+    "scratch_of",
+    "several",
+    "turn",
+]
 
 
 @narrow
@@ -45,10 +53,10 @@ def kernel_gradient(
     dtype: Any,
     precision: Any = None,
     interpret: Any = False,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array | None]:
     """(K, L, C, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O).
 
-    Where outputs come first it is (K, L, O, C).
+    Where outputs come first it is (K, L, O, C). Beside it whether it is in doubt, if it may be.
     """
     image = plan.image
     moving, still = (g, x) if plan.exchanged else (x, g)
@@ -58,26 +66,32 @@ def kernel_gradient(
     other = order(image.images, *image.outputs, plan.wide, beside)
     pair = (plan.still, image.channels)[:: -1 if plan.turned else 1]
     held = [pl.Buffered(count) for count in plan.copies]
-    dw = pl.pallas_call(
+    specs, shapes, scratch = told(x, plan.doubted)
+    dw, *doubt = pl.pallas_call(
         functools.partial(correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.steps,
         in_specs=[
             pl.BlockSpec(block, lambda u, n: (n, 0, 0, 0), pipeline_mode=held[0]),  # noqa: ARG005
             pl.BlockSpec(other, lambda u, n: order(n, 0, 0, u, beside), pipeline_mode=held[1]),
         ],
-        out_specs=pl.BlockSpec(
-            (taps, rows, columns),
-            lambda u, n: (0, 0, u) if plan.turned else (0, u, 0),  # noqa: ARG005
-            pipeline_mode=held[2],
+        out_specs=[
+            pl.BlockSpec(
+                (taps, rows, columns),
+                lambda u, n: (0, 0, u) if plan.turned else (0, u, 0),  # noqa: ARG005
+                pipeline_mode=held[2],
+            ),
+            *specs,
+        ],
+        out_shape=[like(x, (taps, *pair), dtype), *shapes],
+        scratch_shapes=[*scratch, *scratch_of(plan, x.dtype)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("arbitrary" if specs else "parallel", "arbitrary")
         ),
-        out_shape=like(x, (taps, *pair), dtype),
-        scratch_shapes=scratch_of(plan, x.dtype),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_dense_kernel_gradient",
         interpret=interpret,
     )(swapped(moving, across), swapped(still, beside))
-    return dw.reshape(*image.kernel, *pair)
+    return dw.reshape(*image.kernel, *pair), doubt[0] if doubt else None
 
 
 def _cost(plan: Plan) -> pl.CostEstimate:
@@ -110,23 +124,21 @@ def correlate(
     x: Any,
     g: Any,
     dw: Any,
-    window: Any,
-    image: Any,
-    lying: Any,
-    turned: Any,
-    *sums: Any,
+    *held: Any,
     plan: Plan,
     multiply: Multiply,
     kept: Callable[[Any], Any] = lambda total: total,
 ) -> None:
     """A block of dw: ``kept`` of what each tap sums up to."""
     n = pl.program_id(1)
+    held = held if plan.doubted else (None, None, *held)
+    doubt, nothing, window, image, lying, turned, *sums = held
+    begin(nothing, (pl.program_id(0) == 0) & (n == 0))
 
     @pl.when(n == 0)
     def _() -> None:
         clear(window, image)
-        lying[...] = jnp.zeros(lying.shape, lying.dtype)
-        for each in sums:
+        for each in (lying, *sums):
             each[...] = jnp.zeros(each.shape, each.dtype)
 
     stage(x, window, image, plan.image, used=plan.image.columns.outputs)
@@ -134,12 +146,15 @@ def correlate(
     images, height, width = plan.strip
 
     def store(tap: int, total: Any) -> None:
-        dw[tap] = kept(total.T if plan.turned else total).astype(dw.dtype)
+        part = kept(total.T if plan.turned else total)
+        dw[tap] = part.astype(dw.dtype)
+        note(nothing, part)
 
     if plan.alone:
         if plan.meeting < dw.shape[0]:
             dw[...] = jnp.zeros(dw.shape, dw.dtype)
         add_products(image, turned, store, (0, 0, 0), plan, multiply)
+        tell(doubt, nothing)
         return
 
     def add(tap: int, term: Any) -> None:
@@ -163,6 +178,7 @@ def correlate(
     def _() -> None:
         for tap in range(dw.shape[0]):
             store(tap, sums[0][tap])
+        tell(doubt, nothing)
 
 
 def turn(g: Any, lying: Any, turned: Any, plan: Plan, together: int = 1) -> None:

@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._pallas.lying import arranged, back
+from jaxdil._pallas.mended import told
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_groups_gradient import Plan
 from jaxdil._pallas.tpu_dense import Multiply, multiplied, within
@@ -37,8 +38,11 @@ def kernel_gradient(
     dtype: Any,
     precision: Any = None,
     interpret: Any = False,
-) -> jax.Array:
-    """(K, L, I, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O)."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """(K, L, I, O) in ``dtype`` of x (N, H, W, C) and g (N, P, Q, O).
+
+    Beside it whether it is in doubt, if it may be.
+    """
     dense, image = plan.dense, plan.dense.image
     moving, still = (g, x) if dense.exchanged else (x, g)
     lies, beside = image.lies
@@ -49,7 +53,8 @@ def kernel_gradient(
     height, width = image.outputs
     other = arranged(images, height, width // image.abreast, dense.wide, beside)
     held = [pl.Buffered(count) for count in plan.copies]
-    dw = pl.pallas_call(
+    specs, shapes, scratch = told(x, dense.doubted)
+    dw, *doubt = pl.pallas_call(
         functools.partial(
             correlate,
             plan=dense,
@@ -61,19 +66,20 @@ def kernel_gradient(
             pl.BlockSpec(block, lambda u, n: arranged(n, 0, 0, u, lies), pipeline_mode=held[0]),
             pl.BlockSpec(other, lambda u, n: arranged(n, 0, 0, u, beside), pipeline_mode=held[1]),
         ],
-        out_specs=pl.BlockSpec(
-            (taps, rows, lanes),
-            lambda u, n: (0, 0, u),  # noqa: ARG005
-            pipeline_mode=held[2],
+        out_specs=[
+            pl.BlockSpec((taps, rows, lanes), lambda u, n: (0, 0, u), pipeline_mode=held[2]),  # noqa: ARG005
+            *specs,
+        ],
+        out_shape=[like(x, (taps, rows, lanes * plan.blocks), dtype), *shapes],
+        scratch_shapes=[*scratch, *scratch_of(dense, x.dtype)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("arbitrary" if specs else "parallel", "arbitrary")
         ),
-        out_shape=like(x, (taps, rows, lanes * plan.blocks), dtype),
-        scratch_shapes=scratch_of(dense, x.dtype),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(plan),
         name="jaxdil_groups_kernel_gradient",
         interpret=interpret,
     )(back(moving, lies, away=True), back(still, beside, away=True))
-    return dw.reshape(*image.kernel, rows, lanes * plan.blocks)
+    return dw.reshape(*image.kernel, rows, lanes * plan.blocks), doubt[0] if doubt else None
 
 
 def _cost(plan: Plan) -> pl.CostEstimate:

@@ -22,6 +22,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxdil._layout import transpose
 from jaxdil._pallas.lying import order
+from jaxdil._pallas.mended import begin, note, tell, told
 from jaxdil._pallas.narrow import narrow
 from jaxdil._pallas.plan_2d import LANES
 from jaxdil._pallas.plan_volumes_gradient import TOGETHER, Plan
@@ -43,10 +44,10 @@ def kernel_gradient(
     dtype: Any,
     precision: Any = None,
     interpret: Any = False,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array | None]:
     """(J, K, L, C, O) in ``dtype`` of x (N, D, H, W, C) and g (N, R, P, Q, O), in plan's order.
 
-    Where outputs come first it is (J, K, L, O, C).
+    Where outputs come first it is (J, K, L, O, C). Beside it whether it is in doubt, if it may be.
     """
     plane, planes, image = plan.plane, plan.planes, plan.plane.image
     moving, still = (g, x) if plane.exchanged else (x, g)
@@ -64,20 +65,25 @@ def kernel_gradient(
         return _order(n, jnp.maximum(i - plan.late, 0), 0, 0, u, beside)
 
     moving, still = _swapped(moving, across), _swapped(still, beside)
-    dw = pl.pallas_call(
+    specs, shapes, scratch = told(x, plan.doubted)
+    dw, *doubt = pl.pallas_call(
         functools.partial(_correlate, plan=plan, multiply=multiplied(precision, interpret)),
         grid=plan.grid,
         in_specs=[
             *(moving_at(at) for at in range(planes.stride)),
             pl.BlockSpec(other, still_at),
         ],
-        out_specs=pl.BlockSpec(
-            (taps, rows, columns),
-            lambda u, n, i: (0, 0, u) if plane.turned else (0, u, 0),  # noqa: ARG005
-            pipeline_mode=pl.Buffered(1 + (plane.steps[0] > 1)),
-        ),
-        out_shape=like(x, (taps, *pair), dtype),
+        out_specs=[
+            pl.BlockSpec(
+                (taps, rows, columns),
+                lambda u, n, i: (0, 0, u) if plane.turned else (0, u, 0),  # noqa: ARG005
+                pipeline_mode=pl.Buffered(1 + (plane.steps[0] > 1)),
+            ),
+            *specs,
+        ],
+        out_shape=[like(x, (taps, *pair), dtype), *shapes],
         scratch_shapes=[
+            *scratch,
             pltpu.VMEM(image.window, jnp.float32),
             pltpu.VMEM((plan.ring, *plane.padded), x.dtype if image.packed else jnp.float32),
             pltpu.VMEM((plane.positions, LANES), jnp.float32),
@@ -85,13 +91,13 @@ def kernel_gradient(
             pltpu.VMEM((taps, plane.wide, image.channels), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary")
+            dimension_semantics=("arbitrary" if specs else "parallel", "arbitrary", "arbitrary")
         ),
         cost_estimate=_cost(plan),
         name="jaxdil_volumes_kernel_gradient",
         interpret=interpret,
     )(*[moving] * planes.stride, still)
-    return dw.reshape(plan.taps, *image.kernel, *pair)
+    return dw.reshape(plan.taps, *image.kernel, *pair), doubt[0] if doubt else None
 
 
 def _order(n: Any, d: Any, h: Any, w: Any, c: Any, across: bool) -> tuple[Any, ...]:  # noqa: FBT001
@@ -120,7 +126,9 @@ def _correlate(*refs: Any, plan: Plan, multiply: Multiply) -> None:
     n, i = pl.program_id(1), pl.program_id(2)
     plane, planes = plan.plane, plan.planes
     xs, rest = refs[: planes.stride], refs[planes.stride :]
-    g, dw, window, ring, lying, turned, sums = rest
+    g, dw, *held = rest if plan.doubted else (*rest[:2], None, None, *rest[2:])
+    doubt, nothing, window, ring, lying, turned, sums = held
+    begin(nothing, (pl.program_id(0) == 0) & (n == 0) & (i == 0))
 
     def clear(each: Any, when: Any) -> None:
         """Zeros, a row at a time: it is what most steps do without."""
@@ -135,8 +143,8 @@ def _correlate(*refs: Any, plan: Plan, multiply: Multiply) -> None:
 
     @pl.when(begins)
     def _() -> None:
-        window[...] = jnp.zeros(window.shape, window.dtype)
-        lying[...] = jnp.zeros(lying.shape, lying.dtype)
+        for each in (window, lying):
+            each[...] = jnp.zeros(each.shape, each.dtype)
 
     def put(at: int, here: Any) -> None:
         image = plane.image
@@ -161,11 +169,13 @@ def _correlate(*refs: Any, plan: Plan, multiply: Multiply) -> None:
             _add(image, turned, sums, tap * math.prod(plane.image.kernel), plane, multiply)
 
     def store(tap: Any, _: None) -> None:
-        total = sums[tap]
-        dw[tap] = (total.T if plane.turned else total).astype(dw.dtype)
+        total = sums[tap].T if plane.turned else sums[tap]
+        dw[tap] = total.astype(dw.dtype)
+        note(nothing, total)
 
     last = (n == pl.num_programs(1) - 1) & (i == pl.num_programs(2) - 1)
     lax.fori_loop(0, jnp.where(last, dw.shape[0], 0), store, None)
+    pl.when(last)(lambda: tell(doubt, nothing))
 
 
 def _add(image: Any, turned: Any, sums: Any, first: int, plane: Any, multiply: Multiply) -> None:
