@@ -1,6 +1,6 @@
 """A kernel gradient once more, tap by tap, where it is not finite.
 
-    dw[i, t, o] = sum_{n, p}  x~[i, s t + d p - lo, n] g[p, n, o]
+    dw[i, t, o] = sum_{n, p}  x~[n, s t + d p - lo, i] g[n, p, o]
 
 Zero times NaN is NaN. A kernel may multiply other zeros than those around x, or leave those out, so
 that a sample which is not finite reaches taps that do not read it, or fewer than it should. What
@@ -94,17 +94,19 @@ def mended(
     """
     last = problem.rank + 1
     axes = range(problem.rank) if axes is None else axes
+    # As the kernel reads them, and from there with channels last, which fill the lanes.
     orders = [
         _in_memory(last, [1 + axis for axis in axes], 0, lies[0]),
         _in_memory(last - 1, axes, last, lies[1]),
     ]
+    backs = [
+        [orders[0].index(axis) for axis in (last, *range(1, last), 0)],
+        [orders[1].index(axis) for axis in (last - 1, *range(last - 1), last)],
+    ]
 
     def again(_: jax.Array, *arrays: jax.Array) -> jax.Array:
         arrays = arrays if interpret else _copied(*arrays)
-        x, g = (
-            transpose(x, np.argsort(order).tolist())
-            for x, order in zip(arrays, orders, strict=True)
-        )
+        x, g = map(transpose, arrays, backs)
         return _tap_by_tap(x, g, problem)
 
     dw = transpose(dw, order).reshape(problem.y_shape)
@@ -150,6 +152,7 @@ def _copied(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:
+    """Of x (N, *S, C) and g (N, *P, O)."""
     rank, groups = problem.rank, problem.batch_groups
     pads = [
         (lo, hi, a - 1) for (lo, hi), a in zip(problem.padding, problem.input_dilation, strict=True)
@@ -157,7 +160,7 @@ def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:
     widen = functools.partial(pad, pads=[(0, 0, 0), *pads, (0, 0, 0)], lines=False)
     dilated = max(problem.input_dilation) > 1
     samples = widen(jnp.ones((1, *problem.size, 1), bool)) if dilated else None
-    x, g = widen(x), g.reshape(*g.shape[:-1], groups, -1)
+    x = widen(x)
 
     def read(x: jax.Array, start: jax.Array) -> jax.Array:
         """What a tap reads."""
@@ -167,25 +170,27 @@ def _tap_by_tap(x: jax.Array, g: jax.Array, problem: Problem) -> jax.Array:
         return lax.slice(part, [0] * part.ndim, part.shape, [1, *problem.dilation, 1])
 
     def product(start: jax.Array) -> jax.Array:
+        """(G, I, O / G) of a tap."""
         part, other = read(x, start), g
         if samples is not None:
             # The zeros between samples nobody multiplies, nor those around them then.
-            met = read(samples, start).reshape(*problem.kernel, 1, 1, 1)
-            other = jnp.where(met, g, jnp.zeros((), g.dtype))
-        if part.shape[0] == groups == other.shape[-2] * other.shape[-1]:
-            # A product for each channel, whose arrays would be tiles of one element.
-            other = transpose(other[..., 0], (rank + 1, *range(rank + 1)))
+            other = jnp.where(read(samples, start), g, jnp.zeros((), g.dtype))
+        summed = tuple(range(rank + 1))
+        if part.shape[-1] == groups == g.shape[-1]:
             terms = part.astype(problem.sum_dtype) * other.astype(problem.sum_dtype)
-            return terms.sum(range(1, rank + 2))[:, None, None]
-        part = part.reshape(groups, -1, *part.shape[1:])
-        contract = tuple(range(2, rank + 3)), tuple(range(rank + 1))
-        return lax.dot_general(
+            return terms.sum(summed)[:, None, None]
+        batch: tuple[int, ...] = ()
+        if groups > 1:
+            batch = (rank + 1,)
+            part, other = (a.reshape(*a.shape[:-1], groups, -1) for a in (part, other))
+        found = lax.dot_general(
             part,
             other,
-            (contract, ((0,), (rank + 1,))),
+            ((summed, summed), (batch, batch)),
             precision=problem.precision,
             preferred_element_type=problem.sum_dtype,
         )
+        return found if groups > 1 else found[None]
 
     taps = np.stack(np.unravel_index(np.arange(math.prod(problem.positions)), problem.positions), 1)
     terms = lax.map(product, jnp.asarray(taps * np.array(problem.stride), np.int32))
