@@ -611,6 +611,23 @@ def gradient_of(x_shape, w_shape, dtype="bfloat16", **options):
 
 
 @pytest.mark.parametrize(
+    ("data_format", "stride", "method"),
+    [("NHWC", 2, "pallas_tpu"), ("NCHW", 2, "xla"), ("NCHW", 1, "pallas_tpu")],
+)
+def test_a_kernel_gradient_with_channels_before_rows_is_copied(data_format, stride, method):
+    """Of a transposed convolution that takes longer than what is won."""
+    x = jnp.ones((1, 14, 14, 256) if data_format == "NHWC" else (1, 256, 14, 14), jnp.bfloat16)
+    w = jnp.ones((2, 2, 128, 256), jnp.bfloat16)
+    conv = functools.partial(jaxdil.conv_transpose, x, stride=stride, data_format=data_format)
+
+    def gradient(y):
+        return jax.vjp(conv, w)[1](y)
+
+    rows = jaxdil.explain(gradient, platform="tpu", gradients=False)(conv(w))
+    assert [row.method for row in rows if row.role == "kernel gradient"] == [method]
+
+
+@pytest.mark.parametrize(
     ("x", "kernel", "options", "method"),
     [
         ((1, 8, 8, 8, 64), (3, 3, 3), {}, "pallas_tpu"),

@@ -124,6 +124,9 @@ def _in_one_pass(problem: Problem) -> bool:
     inner, outer = problem.batch, problem.out_channels
     if problem.rank not in (1, 2) or min(inner, outer) < 16 or math.prod(problem.positions) == 1:
         return False
+    # Where channels come before rows, what it gives is copied, and has to be in a longer pass.
+    if problem.kernel_first and problem.rank == 2 and max(problem.input_dilation) > 1:
+        return False
     images = problem.channels
     summed = images * min(math.prod(problem.size), math.prod(problem.kernel))
     x = images, problem.size[-1], inner, problem.x_dtype.itemsize
