@@ -14,7 +14,7 @@ from jaxdil._rules import cpu_cores
 pytestmark = pytest.mark.core
 
 KERNEL, FORWARD = "kernel gradient", "forward"
-BARE, TWO = {"padding": 0}, {"stride": 2}
+BARE, TWO, STRIDED = {"padding": 0}, {"stride": 2}, {"padding": 0, "stride": 2}
 BF16 = jnp.bfloat16
 
 
@@ -163,7 +163,7 @@ def test_large_kernel_gradients_of_a_single_image(x, w, options, choices):
         ((4, 65, 65, 16), (2, 2, 16, 48), TWO, "xla | C19 planes | xla"),
         ((4, 64, 64, 16), (3, 3, 16, 48), TWO, "xla"),
         ((4, 64, 64, 16), (3, 3, 16, 48), {"padding": 0, "stride": 2}, "xla | C19 planes | xla"),
-        ((4, 64, 64, 40), (3, 3, 40, 48), {"padding": 0, "stride": 2}, "xla | C19 slabs | xla"),
+        ((2, 64, 64, 40), (3, 3, 40, 48), {"padding": 0, "stride": 2}, "xla | C19 slabs | xla"),
         ((1, 64, 64, 16), (3, 3, 16, 48), {"padding": 0, "stride": 2}, "xla"),
         ((1, 16, 16, 16), (1, 3, 16, 48), TWO, "xla"),
         ((4, 64, 64, 16), (1, 3, 16, 40), TWO, "xla"),
@@ -176,17 +176,61 @@ def test_images_with_a_stride_to_many_outputs(x, w, options, choices):
 @pytest.mark.parametrize(
     ("x", "w", "options", "choices"),
     [
-        ((1, 72, 72, 24), (3, 3, 24, 8), BARE, "xla | C18 slabs | xla"),
-        ((1, 72, 72, 24), (3, 3, 24, 9), BARE, "xla | C18 margin | xla"),
-        ((1, 74, 74, 23), (3, 3, 23, 8), BARE, "xla"),
-        ((1, 71, 71, 24), (3, 3, 24, 8), BARE, "xla"),
-        ((1, 124, 124, 24), (3, 3, 24, 8), {"padding": 0, "dilation": 2}, "xla"),
-        ((1, 125, 125, 24), (3, 3, 24, 8), {"padding": 0, "dilation": 2}, "xla | C18 slabs | xla"),
+        # To few outputs: patches of 2 MB, of up to 1,600 terms; of 4 MB; from 64 channels on.
+        ((1, 72, 72, 24), (3, 3, 24, 8), BARE, "xla | C18 im2col | xla"),
+        ((1, 72, 72, 17), (3, 3, 17, 1), BARE, "xla | C18 im2col | xla"),
+        ((1, 72, 72, 16), (3, 3, 16, 8), BARE, "xla"),
+        ((1, 56, 56, 20), (3, 3, 20, 8), BARE, "xla | C18 im2col | xla"),
+        ((1, 54, 54, 20), (3, 3, 20, 8), BARE, "xla"),
+        ((1, 60, 60, 24), (8, 8, 24, 3), BARE, "xla | C18 im2col | xla"),
+        ((1, 60, 60, 25), (8, 8, 25, 3), BARE, "xla | C18 im2col | xla"),
+        ((1, 60, 60, 26), (8, 8, 26, 3), BARE, "xla | C18 margin | xla"),
+        ((1, 72, 72, 63), (3, 3, 63, 3), BARE, "xla | C18 im2col | xla"),
+        ((1, 72, 72, 64), (3, 3, 64, 3), BARE, "xla | C18 slabs | xla"),
+        ((1, 40, 40, 64), (3, 3, 64, 3), BARE, "xla"),
+        ((1, 96, 96, 48), (1, 9, 48, 1), BARE, "xla | C18 slabs | xla"),
+        # To more of them: 4 MB, of which the margin is up to a quarter, or half; or 8 MB.
+        ((1, 85, 85, 17), (3, 3, 17, 9), BARE, "xla | C18 margin | xla"),
+        ((1, 80, 80, 17), (3, 3, 17, 9), BARE, "xla"),
+        ((1, 34, 34, 32), (7, 7, 32, 16), BARE, "xla | C18 margin | xla"),
+        ((1, 33, 33, 32), (7, 7, 32, 16), BARE, "xla"),
+        ((2, 33, 33, 32), (7, 7, 32, 16), BARE, "xla | C18 margin | xla"),
+        ((1, 49, 49, 24), (7, 7, 24, 20), {"padding": 0, "dilation": 2}, "xla | C18 margin | xla"),
+        ((1, 40, 40, 32), (7, 7, 32, 20), {"padding": 0, "dilation": 2}, "xla"),
+        ((8, 22, 22, 128), (5, 5, 128, 64), {"padding": 0, "dilation": 3}, "xla"),
+        # With a stride.
+        ((1, 88, 88, 28), (5, 5, 28, 12), STRIDED, "xla | C18 slabs | xla"),
+        ((1, 88, 88, 28), (5, 5, 28, 11), STRIDED, "xla"),
+        ((1, 76, 76, 28), (5, 5, 28, 12), STRIDED, "xla"),
+        ((1, 108, 108, 28), (5, 5, 28, 3), STRIDED, "xla | C18 slabs | xla"),
+        ((1, 108, 108, 36), (4, 4, 36, 3), STRIDED, "xla"),
+        ((4, 180, 180, 36), (3, 3, 36, 1), STRIDED, "xla | C18 planes | xla"),
+        ((4, 180, 180, 17), (4, 4, 17, 8), STRIDED, "xla | C18 slabs | xla"),
         ((1, 72, 72, 24), (3, 3, 24, 8), {}, "xla"),
     ],
 )
 def test_large_images_that_are_not_padded(x, w, options, choices):
     assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 56, 56, 20), (3, 3, 20, 2), BARE, "xla | C18 im2col | xla"),
+        ((1, 54, 54, 20), (3, 3, 20, 2), BARE, "xla"),
+        ((1, 160, 160, 48), (7, 7, 48, 3), STRIDED, "xla | C18 im2col | xla"),
+        ((1, 56, 56, 20), (3, 3, 20, 2), {}, "xla"),
+        # Padded, from 32 channels on: to 32 outputs; on JAX 0.10 alone, of 700 positions, to 16.
+        ((4, 17, 17, 32), (3, 3, 32, 32), {}, "xla | C14 im2col | C14 im2col"),
+        ((4, 17, 17, 30), (3, 3, 30, 32), {}, "xla"),
+        ((4, 17, 17, 32), (3, 3, 32, 31), {}, "xla"),
+        ((4, 28, 28, 32), (3, 3, 32, 16), {}, "xla | C14 im2col | xla"),
+        ((4, 26, 26, 32), (3, 3, 32, 16), {}, "xla"),
+        ((2, 28, 28, 36), (3, 1, 36, 40), {}, "xla"),
+    ],
+)
+def test_images_in_bfloat16(x, w, options, choices):
+    assert chosen(FORWARD, x, w, options, dtype=BF16) == of_this_jax(choices)
 
 
 @pytest.mark.parametrize(

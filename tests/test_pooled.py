@@ -387,7 +387,7 @@ HALF = {"dtype": BF16}
             (8, 40, 40, 64),
             (3, 3, 64, 64),
             TWO | BARE,
-            "xla | C19 slabs | xla",
+            "xla | C18 slabs | xla",
             "xla | C23 xla | xla",
         ),
         # Half precision: 64 channels without a stride.

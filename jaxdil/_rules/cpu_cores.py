@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 from jaxdil._choice import Choice
-from jaxdil._device import cores, cpu_model, cpu_vectors
+from jaxdil._device import cores, cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_intel import is_xeon
@@ -33,8 +33,9 @@ SHARE, WORK = 0.86, 2.5e7
 # Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
 # which it writes out there: from these on they are new memory each time.
 WIDE, PATCHES = 56, 32 << 20
-# The same on Intel's processors, where they need only be more than a cache keeps.
-CACHED = 4 << 20
+# The unit of those on Intel's processors, where they need only be more than a cache keeps, and
+# outputs that are few.
+MANY, FEW = 1 << 20, 8
 
 
 def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -46,13 +47,16 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         return
     unpadded, full = "a large image that is not padded", problem.x_dtype == jnp.float32
     intel = "Intel" in cpu_model()
-    # To few outputs the other is not fast either.
-    few = problem.out_channels <= 8 and set(problem.stride) == {1} and full
-    few = few and _is_patched(problem, least=17)
-    yield few, rule(18, "slabs" if is_xeon() else "im2col", f"{unpadded}, to few outputs")
-    patched = _is_patched(problem, least=24)
-    yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
-    yield patched and full, rule(18, "slabs", unpadded)
+    if is_xeon() and (full or (problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16())):
+        yield from _not_padded(problem, rule, unpadded)
+    else:
+        # To few outputs the other is not fast either.
+        few = problem.out_channels <= FEW and set(problem.stride) == {1} and full
+        few = few and _is_patched(problem, least=17)
+        yield few, rule(18, "im2col", f"{unpadded}, to few outputs")
+        patched = _is_patched(problem, least=24)
+        yield patched and margin.supports(problem, "cpu") is None, rule(18, "margin", unpadded)
+        yield patched and full, rule(18, "slabs", unpadded)
     if not full or cores() < 2:
         return
     work = math.prod(problem.y_shape) * problem.taps * problem.channels
@@ -105,17 +109,54 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield several and share <= SHARE, rule(18, method, what)
 
 
+def _not_padded(problem: Problem, rule: Rule, what: str) -> Iterator[tuple[bool, Choice]]:
+    """Images without padding on Intel's processors with AVX-512, which may multiply bfloat16."""
+    inner, outer, taps = problem.channels, problem.out_channels, problem.taps
+    size, dilated = _patches(problem), set(problem.dilation) != {1}
+    if set(problem.padding) != {(0, 0)} or taps == 1 or inner < 17 or problem.is_window:
+        return
+    if problem.x_dtype == jnp.bfloat16:
+        yield size >= 2 * MANY, rule(18, "im2col", f"{what}, bfloat16")
+        return
+    if 1 not in problem.stride:
+        # Few outputs of few taps are little to do.
+        some = size >= 4 * MANY and outer >= 12
+        some = some or (size >= 6 * MANY and taps >= 25) or size >= PATCHES
+        method = "planes" if outer <= FEW and taps <= 9 else "slabs"
+        yield some, rule(18, method, f"{what}, with a stride")
+    if set(problem.stride) != {1}:
+        yield 1 in problem.stride and size >= PATCHES and not dilated, rule(18, "margin", what)
+        return
+    # Beyond the second cache it is slow.
+    large, few = size >= 4 * MANY, f"{what}, to few outputs"
+    if outer <= FEW and inner < 64:
+        # Of more terms the patches are wider than they are long; of a row of taps XLA makes them
+        # no worse.
+        patched = size >= 2 * MANY and taps * inner <= 1600
+        yield patched and problem.kernel[0] > 1, rule(18, "im2col", few)
+        yield large and problem.kernel[0] == 1, rule(18, "slabs", few)
+    elif outer <= FEW:
+        yield large, rule(18, "slabs", few)
+    # Of small images the margin is a large part.
+    more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
+    most = 2 if size >= 8 * MANY else 1.45 if dilated or outer <= FEW else 1.25
+    yield large and more <= most, rule(18, "margin", what)
+
+
+def _patches(problem: Problem) -> int:
+    """Bytes of what all taps read, in single precision."""
+    return 4 * math.prod(problem.y_shape[:-1]) * problem.taps * problem.channels
+
+
 def _is_patched(problem: Problem, *, least: int) -> bool:
     """Whether XLA writes out patches, as it does without padding, and of so large an image."""
-    taps, inner = problem.taps, problem.channels
-    bare, dilated = set(problem.padding) == {(0, 0)}, set(problem.dilation) != {1}
-    size = 4 * math.prod(problem.y_shape[:-1]) * taps * inner
+    dilated = set(problem.dilation) != {1}
     if is_xeon() and set(problem.stride) == {1}:
-        # Beyond its second cache they are slow there, and with a dilation.
-        large, least = size >= (3 * CACHED if dilated else CACHED), max(least, 24)
+        large = _patches(problem) >= (12 if dilated else 4) * MANY
     else:
-        large = size >= PATCHES and not dilated
-    return bare and large and taps > 1 and inner >= least and not problem.is_window
+        large = _patches(problem) >= PATCHES and not dilated
+    bare = set(problem.padding) == {(0, 0)} and not problem.is_window
+    return bare and large and problem.taps > 1 and problem.channels >= least
 
 
 def _share(outer: int, columns: int, block: int = 64) -> float:

@@ -99,6 +99,11 @@ def products(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     narrow = narrow and rows * taps * inner * outer >= (5e7 if window else 2.5e7)
     # Intel's products gain with fewer outputs too.
     some = not window and problem.rank == 2 and inner >= 48 and outer >= 12 and taps <= 49
+    fewer = not window and problem.rank == 2 and inner >= 32 and 5 <= taps <= 49
+    large = math.prod(problem.positions) >= 700
+    some = some or (
+        fewer and LIBRARY and (outer >= 32 or (outer >= 16 and large and not LIBRARY_11))
+    )
     some = some and "Intel" in cpu_model() and rows * taps * inner * outer >= 5e6
     enough = enough or narrow or some
     yield half and enough and (LIBRARY or not window), rule(14, "im2col", what)
