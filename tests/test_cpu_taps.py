@@ -1,6 +1,7 @@
 """Dense convolutions of one input channel and of one tap: which are products, and which lax's."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
@@ -19,12 +20,12 @@ def xeon(monkeypatch):
     pretend(monkeypatch, model="Intel(R) Xeon(R) Processor")
 
 
-def chosen(x, w, numbers=LAST, *, padding="SAME"):
+def chosen(x, w, numbers=LAST, *, padding="SAME", stride=1, dtype=np.float32):
     def convolve(x, w):
-        ones = (1,) * (x.ndim - 2)
-        return lax.conv_general_dilated(x, w, ones, padding, dimension_numbers=numbers)
+        steps = (stride,) * (x.ndim - 2)
+        return lax.conv_general_dilated(x, w, steps, padding, dimension_numbers=numbers)
 
-    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, w))
     return rule_and_method(jaxdil.explain(convolve, platform="cpu", gradients=False)(*like)[0])
 
 
@@ -59,6 +60,58 @@ def test_one_tap(monkeypatch, x, w, intel, others):
     assert chosen(x, w) == of_this_jax(intel)
     pretend(monkeypatch)
     assert chosen(x, w) == of_this_jax(others)
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "options", "choices"),
+    [
+        # From 24 channels on to however few outputs, once that is some work.
+        ((1, 64, 64, 24), 6, {}, "xla | C7 taps | C7 taps"),
+        ((1, 64, 64, 24), 5, {}, "xla"),
+        ((1, 64, 64, 32), 1, {}, "xla | C7 taps | C7 taps"),
+        ((1, 40, 40, 32), 2, {}, "xla | C7 taps | C7 taps"),
+        ((1, 39, 39, 32), 2, {}, "xla"),
+        ((1, 64, 64, 31), 2, {}, "xla"),
+        ((1, 4, 4, 32), 32, {}, "xla | C7 taps | C7 taps"),
+        # From fewer to 20 and more.
+        ((1, 112, 112, 8), 20, {}, "xla | C7 taps | C7 taps"),
+        ((1, 112, 112, 16), 19, {}, "xla"),
+        ((1, 96, 96, 8), 20, {}, "xla"),
+        ((1, 112, 112, 2), 64, {}, "xla | C7 taps | xla"),
+        # With a stride to many, or where it is much.
+        ((4, 28, 28, 64), 48, {"stride": 2}, "xla | C7 taps | C7 taps"),
+        ((4, 28, 28, 64), 47, {"stride": 2}, "xla"),
+        ((4, 112, 112, 64), 25, {"stride": 2}, "xla | C7 taps | C7 taps"),
+        # In bfloat16.
+        ((1, 28, 28, 64), 2, {"dtype": jnp.bfloat16}, "xla | C7 taps | C7 taps"),
+        ((1, 27, 27, 64), 2, {"dtype": jnp.bfloat16}, "xla"),
+        ((1, 112, 112, 64), 1, {"dtype": jnp.bfloat16}, "xla"),
+        ((1, 112, 112, 3), 20, {"dtype": jnp.bfloat16}, "xla | C7 taps | C7 taps"),
+        ((1, 112, 112, 3), 19, {"dtype": jnp.bfloat16}, "xla"),
+        ((1, 112, 112, 64), 32, {"dtype": jnp.bfloat16, "stride": 2}, "xla | C7 taps | C7 taps"),
+    ],
+)
+def test_one_tap_of_an_image(x, outer, options, choices):
+    assert chosen(x, (1, 1, x[-1], outer), **options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "options", "choices"),
+    [
+        ((2, 500, 64), 64, {}, "C7 taps | C7 taps | xla"),
+        ((2, 500, 64), 63, {}, "C7 taps | xla | xla"),
+        ((2, 500, 64), 8, {}, "xla | C7 taps | xla"),
+        ((2, 500, 63), 8, {}, "xla"),
+        ((2, 500, 64), 1, {}, "xla"),
+        ((16, 1000, 64), 64, {}, "xla"),
+        ((2, 500, 16), 10, {"dtype": jnp.bfloat16}, "xla | C7 taps | C7 taps"),
+        ((1, 500, 16), 10, {"dtype": jnp.bfloat16}, "C14 xla"),
+        ((16, 32, 7), 512, {"dtype": jnp.bfloat16}, "xla"),
+    ],
+)
+def test_one_tap_of_a_line(x, outer, options, choices):
+    numbers = ("NHC", "HIO", "NHC")
+    assert chosen(x, (1, x[-1], outer), numbers, **options) == of_this_jax(choices)
 
 
 def test_a_volume_of_one_tap_of_any_size():

@@ -315,7 +315,7 @@ HALF = {"dtype": BF16}
         ),
         (
             (4, 64, 64, 64),
-            (1, 1, 64, 32),
+            (1, 1, 64, 48),
             TWO,
             "xla | C7 taps | C7 taps",
             "xla | C23 xla | C23 xla",

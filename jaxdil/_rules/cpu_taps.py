@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdil._choice import Choice
-from jaxdil._device import cpu_vectors
+from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
@@ -52,6 +53,10 @@ def _has_one_channel(problem: Problem) -> bool:
 
 def _has_one_tap(problem: Problem) -> bool:
     inner, outer, rank = problem.channels, problem.out_channels, problem.rank
+    known = problem.x_dtype == np.float32 or problem.x_dtype == jnp.bfloat16
+    if is_xeon() and rank <= 2 and LIBRARY and known:
+        moderate = problem.bytes <= MATRICES or not LIBRARY_11
+        return problem.taps == 1 and moderate and _is_product(problem)
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
     alone = problem.taps == 1
     alone = alone and (channels >= 32 or (rank == 2 and channels >= 8 and rows >= 2048))
@@ -65,3 +70,26 @@ def _has_one_tap(problem: Problem) -> bool:
     # Before JAX 0.10 it is as good on Intel's in two axes, and fuses what follows too.
     fused = is_xeon() and rank == 2 and not LIBRARY
     return alone and problem.bytes <= MATRICES and not fused
+
+
+def _is_product(problem: Problem) -> bool:
+    """Whether it is better a matrix product on Intel's processors with AVX-512, up to two axes."""
+    inner, outer = problem.channels, problem.out_channels
+    work = math.prod(problem.y_shape[:-1]) * inner * outer
+    if problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16():
+        # XLA makes a convolution in bfloat16 one in single precision.
+        several = inner >= (3 if problem.rank > 1 else 8) and outer >= 20 and work >= 4e5
+        return several or (inner >= 16 and work >= 1e5 and outer > 1) or min(inner, outer) >= 32
+    if problem.rank < 2:
+        # XLA's kernel is as good along one axis, but for few outputs.
+        few = 2 <= outer <= 8 and inner >= 64 and work >= 3e5
+        large = math.prod(problem.y_shape) >= 1 << 19
+        return not LIBRARY_11 and (few or (min(inner, outer) >= 32 and outer >= 64 and not large))
+    if max(problem.stride) > 1:
+        # What is left of the image is cut out first.
+        return (inner >= 32 and outer >= 48) or (inner >= 24 and work >= 2e7)
+    if inner >= 24:
+        least = 1e5 if outer <= 2 and inner >= 32 else 5e5
+        return work >= least or min(inner, outer) >= 32
+    # Few outputs of few channels are done before it is under way.
+    return outer >= 20 and work >= 1.5e6 and inner >= (8 if LIBRARY_11 else 2)
