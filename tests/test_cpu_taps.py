@@ -103,6 +103,7 @@ def test_one_tap_of_an_image(x, outer, options, choices):
         ((2, 500, 64), 8, {}, "xla | C7 taps | xla"),
         ((2, 500, 63), 8, {}, "xla"),
         ((2, 500, 64), 1, {}, "xla"),
+        ((4, 500, 64), 8, {"stride": 2}, "xla"),
         ((16, 1000, 64), 64, {}, "xla"),
         ((2, 500, 16), 10, {"dtype": jnp.bfloat16}, "xla | C7 taps | C7 taps"),
         ((1, 500, 16), 10, {"dtype": jnp.bfloat16}, "C14 xla"),
@@ -112,6 +113,21 @@ def test_one_tap_of_an_image(x, outer, options, choices):
 def test_one_tap_of_a_line(x, outer, options, choices):
     numbers = ("NHC", "HIO", "NHC")
     assert chosen(x, (1, x[-1], outer), numbers, **options) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "dtype", "choices"),
+    [
+        ((16, 7, 7, 64), 128, np.float32, "xla | C7 taps | xla"),
+        ((8, 7, 7, 64), 128, np.float32, "xla"),
+        ((8, 7, 7, 64), 128, jnp.bfloat16, "xla | C7 taps | xla"),
+    ],
+)
+def test_kernel_gradient_of_a_kernel_as_large_as_its_image(x, outer, dtype, choices):
+    like = (jax.ShapeDtypeStruct(shape, dtype) for shape in (x, (*x[1:], outer)))
+    rows = jaxdil.explain(lambda x, w: jaxdil.conv(x, w, padding="VALID"), platform="cpu")(*like)
+    (row,) = (row for row in rows if row.role == "kernel gradient")
+    assert rule_and_method(row) == of_this_jax(choices)
 
 
 def test_a_volume_of_one_tap_of_any_size():

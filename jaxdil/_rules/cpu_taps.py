@@ -76,13 +76,17 @@ def _is_product(problem: Problem) -> bool:
     """Whether it is better a matrix product on Intel's processors with AVX-512, up to two axes."""
     inner, outer = problem.channels, problem.out_channels
     work = math.prod(problem.y_shape[:-1]) * inner * outer
-    if problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16():
+    half = problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
+    if problem.exchanged and (LIBRARY_11 or not half):
+        # The kernel gradient of a kernel as large as its image, which is moved for it.
+        return not LIBRARY_11 and min(inner, outer) >= 8 and work >= 5e6
+    if half:
         # XLA makes a convolution in bfloat16 one in single precision.
         several = inner >= (3 if problem.rank > 1 else 8) and outer >= 20 and work >= 4e5
         return several or (inner >= 16 and work >= 1e5 and outer > 1) or min(inner, outer) >= 32
     if problem.rank < 2:
         # XLA's kernel is as good along one axis, but for few outputs.
-        few = 2 <= outer <= 8 and inner >= 64 and work >= 3e5
+        few = 2 <= outer <= 8 and inner >= 64 and work >= 3e5 and max(problem.stride) == 1
         large = math.prod(problem.y_shape) >= 1 << 19
         return not LIBRARY_11 and (few or (min(inner, outer) >= 32 and outer >= 64 and not large))
     if max(problem.stride) > 1:
