@@ -115,6 +115,13 @@ def test_one_tap_of_a_line(x, outer, options, choices):
     assert chosen(x, (1, x[-1], outer), numbers, **options) == of_this_jax(choices)
 
 
+def test_bfloat16_without_instructions_for_it_is_as_on_other_processors(monkeypatch):
+    x, w = (1, 28, 28, 64), (1, 1, 64, 2)
+    assert chosen(x, w, dtype=jnp.bfloat16) == of_this_jax("xla | C7 taps | C7 taps")
+    pretend(monkeypatch, model="Intel(R) Xeon(R) Processor", half=False)
+    assert chosen(x, w, dtype=jnp.bfloat16) == "xla"
+
+
 @pytest.mark.parametrize(
     ("x", "outer", "dtype", "choices"),
     [

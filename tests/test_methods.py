@@ -1034,6 +1034,26 @@ def test_patches_lie_side_by_side_where_that_pays(x, w, options, products):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize(
+    ("size", "dilation", "in_half", "in_single"),
+    [
+        (6, 1, 3, 9),  # padded 1.8 times, as a small image is
+        (3, 1, 3, 9),  # 2.8 times
+        (8, 2, 3, 9),  # 2.25 times, by a dilation
+        (7, 2, 9, 9),  # 2.5 times
+    ],
+)
+def test_patches_of_half_precision_lie_side_by_side_sooner(size, dilation, in_half, in_single):
+    conv = jax.jit(functools.partial(jaxdil.conv, dilation=dilation, method="im2col"))
+
+    def products(dtype):
+        like = (jax.ShapeDtypeStruct(s, dtype) for s in ((16, size, size, 4), (3, 3, 4, 6)))
+        return conv.lower(*like).as_text().count("stablehlo.dot_general")
+
+    assert (products(jnp.bfloat16), products(np.float32)) == (in_half, in_single)
+
+
+@pytest.mark.core
 def test_a_large_kernel_gradient_has_the_taps_of_its_last_axis_side_by_side():
     x, g = (integers(i, (1, 56, 56, n)).astype(np.float32) for i, n in enumerate((90, 2)))
     call = functools.partial(jaxdil.conv_kernel_grad, kernel_shape=(3, 3, 90, 2))

@@ -152,6 +152,7 @@ def _is_patched(problem: Problem, *, least: int) -> bool:
     """Whether XLA writes out patches, as it does without padding, and of so large an image."""
     dilated = set(problem.dilation) != {1}
     if is_xeon() and set(problem.stride) == {1}:
+        # Of half precision; beyond its second cache they are slow there, and with a dilation later.
         large = _patches(problem) >= (12 if dilated else 4) * MANY
     else:
         large = _patches(problem) >= PATCHES and not dilated

@@ -53,7 +53,8 @@ def _has_one_channel(problem: Problem) -> bool:
 
 def _has_one_tap(problem: Problem) -> bool:
     inner, outer, rank = problem.channels, problem.out_channels, problem.rank
-    known = problem.x_dtype == np.float32 or problem.x_dtype == jnp.bfloat16
+    half = problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
+    known = problem.x_dtype == np.float32 or half
     if is_xeon() and rank <= 2 and LIBRARY and known:
         moderate = problem.bytes <= MATRICES or not LIBRARY_11
         return problem.taps == 1 and moderate and _is_product(problem)
@@ -76,7 +77,7 @@ def _is_product(problem: Problem) -> bool:
     """Whether it is better a matrix product on Intel's processors with AVX-512, up to two axes."""
     inner, outer = problem.channels, problem.out_channels
     work = math.prod(problem.y_shape[:-1]) * inner * outer
-    half = problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16()
+    half = problem.x_dtype == jnp.bfloat16
     if problem.exchanged and (LIBRARY_11 or not half):
         # The kernel gradient of a kernel as large as its image, which is moved for it.
         return not LIBRARY_11 and min(inner, outer) >= 8 and work >= 5e6
