@@ -214,6 +214,25 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
 
 
 @pytest.mark.parametrize(
+    ("x", "w", "choices"),
+    [
+        ((4, 72, 72, 40), (3, 3, 40, 28), "xla | C18 margin | xla"),
+        ((4, 72, 72, 40), (3, 3, 40, 27), "xla"),
+        # A work of 6e7 to 32 outputs, of less than half in padding; neither to 33.
+        ((1, 81, 81, 32), (3, 3, 32, 32), "xla | C18 margin | xla"),
+        ((1, 80, 80, 32), (3, 3, 32, 32), "xla"),
+        ((1, 80, 80, 32), (3, 3, 32, 33), "xla | C18 margin | xla"),
+        ((8, 18, 18, 64), (5, 5, 64, 32), "xla | C18 margin | xla"),
+        ((8, 17, 17, 64), (5, 5, 64, 32), "xla"),
+        ((8, 17, 17, 64), (5, 5, 64, 33), "xla | C18 margin | xla"),
+    ],
+)
+def test_padded_images_that_would_leave_a_core_idle(monkeypatch, x, w, choices):
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
+    assert chosen(FORWARD, x, w, {}) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
     ("x", "w", "options", "choices"),
     [
         ((1, 56, 56, 20), (3, 3, 20, 2), BARE, "xla | C18 im2col | xla"),

@@ -30,6 +30,8 @@ __all__ = ["idle_cores"]
 
 # The share of two cores up to which it pays, and multiply-adds from which on.
 SHARE, WORK = 0.86, 2.5e7
+# Multiply-adds from which on it does on Intel's processors to 28 to 32 outputs.
+FULL = 6e7
 # Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
 # which it writes out there: from these on they are new memory each time.
 WIDE, PATCHES = 56, 32 << 20
@@ -88,8 +90,11 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
         # A row more of mostly padding is a row more of products.
         idle = enough and share * more <= SHARE and problem.padded < 3.2
-        # Fewer than 32 outputs one core computes as fast, than 33 Intel's, than 40 without AVX-512.
-        idle = idle and outer >= (40 if cpu_vectors() == "AVX2" else 33 if intel else 32)
+        # Fewer than 32 outputs one core computes as fast, without AVX-512 fewer than 40.
+        least = 40 if cpu_vectors() == "AVX2" else 28 if is_xeon() else 33 if intel else 32
+        idle = idle and outer >= least
+        # To 32 of little work the margin costs as much.
+        idle = idle and (outer > 32 or not is_xeon() or (work >= FULL and problem.padded < 1.5))
         yield idle, rule(18, "margin", what)
         cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
         cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16
