@@ -191,13 +191,21 @@ def test_images_with_a_stride_to_many_outputs(x, w, options, choices):
         ((1, 96, 96, 48), (1, 9, 48, 1), BARE, "xla | C18 slabs | xla"),
         # To more of them: 4 MB, of which the margin is up to a quarter, or half; or 8 MB.
         ((1, 85, 85, 17), (3, 3, 17, 9), BARE, "xla | C18 margin | xla"),
-        ((1, 80, 80, 17), (3, 3, 17, 9), BARE, "xla"),
+        ((1, 80, 80, 18), (3, 3, 18, 9), BARE, "xla | C11 even | xla"),
         ((1, 34, 34, 32), (7, 7, 32, 16), BARE, "xla | C18 margin | xla"),
         ((1, 33, 33, 32), (7, 7, 32, 16), BARE, "xla"),
         ((2, 33, 33, 32), (7, 7, 32, 16), BARE, "xla | C18 margin | xla"),
         ((1, 49, 49, 24), (7, 7, 24, 20), {"padding": 0, "dilation": 2}, "xla | C18 margin | xla"),
         ((1, 40, 40, 32), (7, 7, 32, 20), {"padding": 0, "dilation": 2}, "xla"),
         ((8, 22, 22, 128), (5, 5, 128, 64), {"padding": 0, "dilation": 3}, "xla"),
+        # Of an odd number of channels half a megabyte, to 9 to 48, a margin of a quarter.
+        ((1, 32, 32, 17), (3, 3, 17, 9), BARE, "xla | C18 margin | xla"),
+        ((1, 31, 31, 17), (3, 3, 17, 9), BARE, "xla | C11 even | xla"),
+        ((1, 32, 32, 18), (3, 3, 18, 9), BARE, "xla | C11 even | xla"),
+        ((1, 32, 32, 17), (3, 3, 17, 48), BARE, "xla | C18 margin | xla"),
+        ((1, 32, 32, 17), (3, 3, 17, 49), BARE, "xla | C11 even | xla"),
+        ((1, 26, 26, 33), (5, 5, 33, 48), BARE, "xla | C18 margin | xla"),
+        ((1, 22, 22, 33), (5, 5, 33, 48), BARE, "xla | C11 even | xla"),
         # With a stride.
         ((1, 88, 88, 28), (5, 5, 28, 12), STRIDED, "xla | C18 slabs | xla"),
         ((1, 88, 88, 28), (5, 5, 28, 11), STRIDED, "xla"),
@@ -216,8 +224,8 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
 @pytest.mark.parametrize(
     ("x", "w", "choices"),
     [
-        ((4, 72, 72, 40), (3, 3, 40, 28), "xla | C18 margin | xla"),
-        ((4, 72, 72, 40), (3, 3, 40, 27), "xla"),
+        ((4, 72, 72, 44), (3, 3, 44, 25), "xla | C18 margin | xla"),
+        ((4, 72, 72, 44), (3, 3, 44, 24), "xla"),
         # A work of 6e7 to 32 outputs, of less than half in padding; neither to 33.
         ((1, 81, 81, 32), (3, 3, 32, 32), "xla | C18 margin | xla"),
         ((1, 80, 80, 32), (3, 3, 32, 32), "xla"),
@@ -225,11 +233,72 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
         ((8, 18, 18, 64), (5, 5, 64, 32), "xla | C18 margin | xla"),
         ((8, 17, 17, 64), (5, 5, 64, 32), "xla"),
         ((8, 17, 17, 64), (5, 5, 64, 33), "xla | C18 margin | xla"),
+        # Two blocks of 96 channels and more are divided.
+        ((8, 16, 16, 96), (3, 3, 96, 100), "xla"),
+        ((8, 16, 16, 92), (3, 3, 92, 100), "xla | C18 margin | xla"),
+        ((8, 16, 16, 96), (3, 3, 96, 96), "xla | C18 margin | xla"),
+        # Numbers that are not round (C11): from 13 channels to 33, of a work of 5e7.
+        ((4, 50, 50, 13), (3, 3, 13, 43), "xla | C18 margin | xla"),
+        ((4, 49, 49, 13), (3, 3, 13, 43), "xla | C11 even | xla"),
+        ((4, 70, 70, 11), (3, 3, 11, 43), "xla | C11 even | xla"),
+        ((4, 60, 60, 27), (3, 3, 27, 24), "xla | C11 even | C11 even"),
     ],
 )
 def test_padded_images_that_would_leave_a_core_idle(monkeypatch, x, w, choices):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
     assert chosen(FORWARD, x, w, {}) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "choices"),
+    [
+        # Channels in fours: to up to 16 outputs from 13 to 80; to 33 to 48 and beyond 64 from 7.
+        ((1, 32, 32, 14), (3, 3, 14, 12), "xla | C11 even | xla"),
+        ((1, 32, 32, 12), (3, 3, 12, 14), "xla"),
+        ((1, 32, 32, 11), (3, 3, 11, 14), "xla"),
+        ((1, 32, 32, 79), (3, 3, 79, 12), "xla | C11 even | xla"),
+        ((1, 32, 32, 81), (3, 3, 81, 12), "xla"),
+        ((1, 32, 32, 7), (3, 3, 7, 40), "xla | C11 even | xla"),
+        ((1, 32, 32, 6), (3, 3, 6, 40), "xla"),
+        ((1, 32, 32, 8), (3, 3, 8, 40), "xla"),
+        ((1, 32, 32, 7), (3, 3, 7, 66), "xla | C11 even | xla"),
+        # In pairs to 17 to 32 and to 81 to 96, in any number to 64.
+        ((1, 32, 32, 33), (3, 3, 33, 20), "xla | C11 even | xla"),
+        ((1, 32, 32, 34), (3, 3, 34, 20), "xla"),
+        ((1, 32, 32, 33), (3, 3, 33, 96), "xla | C11 even | xla"),
+        ((1, 32, 32, 33), (3, 3, 33, 64), "xla"),
+        # Outputs of more than three quarters of a block, of enough channels.
+        ((1, 32, 32, 16), (3, 3, 16, 25), "xla | C11 even | xla"),
+        ((1, 32, 32, 12), (3, 3, 12, 25), "xla"),
+        ((1, 32, 32, 16), (3, 3, 16, 24), "xla"),
+        ((1, 32, 32, 16), (3, 3, 16, 49), "xla | C11 even | xla"),
+        ((1, 32, 32, 16), (3, 3, 16, 48), "xla"),
+        ((1, 32, 32, 32), (3, 3, 32, 13), "xla | C11 even | xla"),
+        ((1, 32, 32, 28), (3, 3, 28, 13), "xla"),
+        ((1, 32, 32, 32), (3, 3, 32, 7), "xla | C11 even | xla"),
+        ((1, 32, 32, 32), (3, 3, 32, 12), "xla"),
+        ((1, 32, 32, 32), (3, 3, 32, 113), "xla | C11 even | xla"),
+        ((1, 32, 32, 28), (3, 3, 28, 113), "xla"),
+        # A work of 10^6.
+        ((1, 9, 9, 36), (3, 3, 36, 49), "xla | C11 even | xla"),
+        ((1, 7, 7, 36), (3, 3, 36, 49), "xla"),
+    ],
+)
+def test_numbers_of_channels_that_are_not_round(x, w, choices):
+    assert chosen(FORWARD, x, w, {}) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "dtype"),
+    [
+        ((1, 32, 32, 14), (3, 3, 14, 12), {}, BF16),
+        ((1, 32, 32, 14), (1, 1, 14, 12), {}, np.float32),
+        ((1, 32, 14), (3, 14, 12), {}, np.float32),
+        ((1, 32, 32, 14), (3, 3, 14, 12), {"padding": 2}, np.float32),
+    ],
+)
+def test_numbers_of_channels_elsewhere(x, w, options, dtype):
+    assert "even" not in chosen(FORWARD, x, w, options, dtype=dtype)
 
 
 @pytest.mark.parametrize(

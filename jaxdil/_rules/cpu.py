@@ -15,6 +15,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import trim
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_channels import uneven_channels
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
 from jaxdil._rules.cpu_groups import group_gradients, groups
@@ -32,7 +33,6 @@ from jaxdil._rules.cpu_products import (
     EXCHANGED,
     LIBRARY,
     LIBRARY_11,
-    LIBRARY_12,
     Rule,
     exchanges_well,
     is_lopsided,
@@ -138,14 +138,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
     if single:
         yield from _patches(problem, rule)
     yield from by_taps(problem, rule, single=single)
-    rows = math.prod(problem.y_shape[:-1])
-    pairs = LIBRARY and problem.rank == 2 and single and not dilated and not window
-    odd = inner % 2 == 1 and 3 <= inner <= 31 and 17 <= outer <= 32 and problem.taps > 1
-    # From JAX 0.12 on only their number is too much for it, and not that it is odd.
-    odd = odd and (inner >= 17 or not LIBRARY_12)
-    # Outputs that fill AVX2's vectors it computes as well.
-    odd = odd and not (outer == 32 and cpu_vectors() == "AVX2")
-    yield pairs and odd and rows >= 256, rule(11, "even", "an odd number of channels")
+    if single:
+        yield from uneven_channels(problem, rule)
     close = all(k <= 2 * a for k, a in zip(problem.kernel, problem.input_dilation, strict=True))
     far = math.prod(problem.input_dilation) >= 64 and close
     yield dilated and far, rule(8, "phases", "samples far apart, few of them to an output")

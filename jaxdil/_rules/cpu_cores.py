@@ -17,6 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cores, cpu_model, cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_channels import is_uneven
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import (
     EXCHANGED,
@@ -30,8 +31,9 @@ __all__ = ["idle_cores"]
 
 # The share of two cores up to which it pays, and multiply-adds from which on.
 SHARE, WORK = 0.86, 2.5e7
-# Multiply-adds from which on it does on Intel's processors to 28 to 32 outputs.
-FULL = 6e7
+# Multiply-adds from which on it does on Intel's processors to 25 to 32 outputs, and of numbers of
+# channels that are not round.
+FULL, UNEVEN = 6e7, 5e7
 # Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
 # which it writes out there: from these on they are new memory each time.
 WIDE, PATCHES = 56, 32 << 20
@@ -83,6 +85,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     if problem.taps == 1 or outer < 16 or inner < 8:
         return
     enough = inner * outer >= 1024 and inner >= (24 if rows < 20000 else 16)
+    uneven = is_uneven(problem)
+    enough = enough or (uneven and work >= UNEVEN and inner >= 13 and outer > 32)
     terms = problem.taps * inner
     block = 64 if terms > 576 or terms * columns > 18432 else 128 if terms > 288 else 256
     share = _share(outer, columns, block)
@@ -91,10 +95,14 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         # A row more of mostly padding is a row more of products.
         idle = enough and share * more <= SHARE and problem.padded < 3.2
         # Fewer than 32 outputs one core computes as fast, without AVX-512 fewer than 40.
-        least = 40 if cpu_vectors() == "AVX2" else 28 if is_xeon() else 33 if intel else 32
+        least = 40 if cpu_vectors() == "AVX2" else 25 if is_xeon() else 33 if intel else 32
         idle = idle and outer >= least
         # To 32 of little work the margin costs as much.
         idle = idle and (outer > 32 or not is_xeon() or (work >= FULL and problem.padded < 1.5))
+        # Two blocks of many channels it divides.
+        idle = idle and not (is_xeon() and inner >= 96 < outer)
+        # With channels more (C11) one core is faster than two of little work.
+        idle = idle and (work >= UNEVEN or not uneven)
         yield idle, rule(18, "margin", what)
         cropped = problem.size[-1] > columns >= WIDE and more <= 1.1
         cropped = cropped and inner * outer >= 256 and max(inner, outer) > 16
@@ -144,6 +152,9 @@ def _not_padded(problem: Problem, rule: Rule, what: str) -> Iterator[tuple[bool,
         yield large, rule(18, "slabs", few)
     # Of small images the margin is a large part.
     more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
+    # An odd number of channels it is slow at besides.
+    odd = inner % 2 == 1 and size >= MANY // 2 and is_uneven(problem)
+    yield odd and FEW < outer <= 48 and more <= 1.25, rule(18, "margin", f"{what}, odd channels")
     most = 2 if size >= 8 * MANY else 1.45 if dilated or outer <= FEW else 1.25
     yield large and more <= most, rule(18, "margin", what)
 
