@@ -962,6 +962,31 @@ def test_kernel_gradients_to_few_channels_are_exchanged(x, w, options, exchanged
     np.testing.assert_array_equal(gradient("auto"), gradient("xla"))
 
 
+# --- two groups on a CPU --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "method"),
+    [
+        ((2, 32, 32, 4), (3, 3, 2, 34), "expand"),
+        ((2, 32, 32, 4), (3, 3, 2, 32), "taps"),
+        ((2, 32, 32, 4), (3, 3, 2, 64), "taps"),
+        ((2, 32, 32, 4), (3, 3, 2, 400), "expand"),
+        ((2, 32, 32, 6), (3, 3, 2, 102), "taps"),
+        ((2, 32, 32, 2), (3, 3, 1, 48), "expand"),
+        ((2, 32, 32, 16), (3, 3, 8, 48), "expand"),
+        ((2, 400, 4), (3, 2, 48), "expand"),
+        ((1, 12, 12, 12, 4), (3, 3, 3, 2, 48), "expand"),
+        ((2, 32, 32, 4), (1, 1, 2, 48), "expand"),
+    ],
+)
+def test_two_narrow_groups_to_many_outputs(x, w, method):
+    like = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w))
+    conv = functools.partial(jaxdil.conv, groups=x[-1] // w[-2])
+    (row,) = jaxdil.explain(conv, gradients=False, platform="cpu")(*like)
+    assert row.method == method
+
+
 # --- an odd number of channels on a CPU -----------------------------------------------------------
 
 
