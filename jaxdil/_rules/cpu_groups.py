@@ -231,13 +231,33 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     yield much and inner > 2, rule(5, "split", f"narrow {one}")
     small = groups * max(inner, outer) <= 32 or (outer >= 8 and groups <= 8)
     yield much and small, rule(5, "expand", "narrow groups of a large kernel, as one")
+    # Of one tap the library is slow at what is cut out for each group.
+    lone = problem.taps == 1 and not half and LIBRARY and not LIBRARY_11
+    rows, plain = math.prod(problem.y_shape[:-1]), set(problem.stride) == {1}
+    if lone and 9 <= inner < 16:
+        spread = problem.channels >= 128 and outer < 2 * inner
+        some = not spread and (groups <= 8 or outer <= 2 * inner)
+        many = rows >= (2000 if plain else 1000)
+        yield some and many, rule(5, "expand", "narrow 1x1 groups, as one")
+        yield some and plain, rule(5, "split", f"narrow 1x1 {one}")
     if inner < 16:
         return
     fast = half and multiplies_bfloat16() and problem.taps > 1 and LIBRARY
     yield fast and inner >= 48, rule(5, "taps", "groups in bfloat16: a matrix product each")
     few = groups <= 4
-    if problem.taps == 1 and not half and LIBRARY and not LIBRARY_11:
-        yield few and max(inner, outer) <= 48, rule(5, "split", f"1x1 {one}")
+    if lone:
+        slim = few and max(inner, outer) <= 48
+        # Fewer than 32 channels that are no full vector.
+        apart = inner < 32 and inner % 16 > 0
+        yield (
+            slim and rows >= 1500 and apart and plain,
+            rule(5, "expand", "a few 1x1 groups, as one"),
+        )
+        step = slim and rows < 1500 and apart and not plain
+        yield step, rule(5, "xla", "a few small 1x1 groups with a stride")
+        yield slim and rows < 1500, rule(5, "split", f"1x1 {one}")
+        many = not few and rows >= 3000 and apart
+        yield many, rule(5, "taps", "1x1 groups: a matrix product each")
         yield not few or inner < 256, rule(5, "im2col", "1x1 groups: a batched product")
     yield few and 20 <= inner < 24 and not half and problem.taps > 1, rule(5, "split", one)
 
