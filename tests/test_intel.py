@@ -233,7 +233,8 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
         ((8, 18, 18, 64), (5, 5, 64, 32), "xla | C18 margin | xla"),
         ((8, 17, 17, 64), (5, 5, 64, 32), "xla"),
         ((8, 17, 17, 64), (5, 5, 64, 33), "xla | C18 margin | xla"),
-        # Two blocks of 96 channels and more are divided.
+        # A block and a half of 96 channels and more is divided.
+        ((4, 8, 9, 192), (3, 3, 192, 192), "xla | C18 margin | xla"),
         ((8, 16, 16, 96), (3, 3, 96, 100), "xla"),
         ((8, 16, 16, 92), (3, 3, 92, 100), "xla | C18 margin | xla"),
         ((8, 16, 16, 96), (3, 3, 96, 96), "xla | C18 margin | xla"),

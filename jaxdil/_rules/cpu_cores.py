@@ -99,8 +99,8 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         idle = idle and outer >= least
         # To 32 of little work the margin costs as much.
         idle = idle and (outer > 32 or not is_xeon() or (work >= FULL and problem.padded < 1.5))
-        # Two blocks of many channels it divides.
-        idle = idle and not (is_xeon() and inner >= 96 < outer)
+        # A block and a half of many channels it divides.
+        idle = idle and not (is_xeon() and inner >= 96 and 96 < outer < 128)
         # With channels more (C11) one core is faster than two of little work.
         idle = idle and (work >= UNEVEN or not uneven)
         yield idle, rule(18, "margin", what)
