@@ -238,7 +238,9 @@ def test_large_images_that_are_not_padded(x, w, options, choices):
         ((8, 16, 16, 96), (3, 3, 96, 100), "xla"),
         ((8, 16, 16, 92), (3, 3, 92, 100), "xla | C18 margin | xla"),
         ((8, 16, 16, 96), (3, 3, 96, 96), "xla | C18 margin | xla"),
-        # Numbers that are not round (C11): from 13 channels to 33, of a work of 5e7.
+        # Numbers that are not round (C11): of a work of 5e7, from there on from 13 channels to 33.
+        ((1, 63, 63, 34), (3, 3, 34, 40), "xla | C11 even | xla"),
+        ((1, 66, 66, 34), (3, 3, 34, 40), "xla | C18 margin | xla"),
         ((4, 50, 50, 13), (3, 3, 13, 43), "xla | C18 margin | xla"),
         ((4, 49, 49, 13), (3, 3, 13, 43), "xla | C11 even | xla"),
         ((4, 70, 70, 11), (3, 3, 11, 43), "xla | C11 even | xla"),

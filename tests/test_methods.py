@@ -1011,6 +1011,16 @@ def test_an_odd_number_of_channels_is_made_even(x, w, method):
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("inner", [3, 5])
+@pytest.mark.parametrize("outer", [7, 14, 21, 31, 45, 50, 127])
+def test_the_outputs_of_round_numbers_are_those_asked_for(inner, outer):
+    x = integers(0, (2, 6, 5, inner)).astype(np.float32)
+    w = integers(1, (3, 3, inner, outer)).astype(np.float32)
+    even, plain = (jaxdil.conv(x, w, method=m) for m in ("even", "xla"))
+    np.testing.assert_array_equal(even, plain)
+
+
+@pytest.mark.core
 @pytest.mark.parametrize("spoiled", [np.nan, np.inf])
 def test_a_channel_of_zeros_spoils_nothing(spoiled):
     x, w = (

@@ -3,9 +3,9 @@
     y = conv([x, 0], [[w, 0], [0, 0]])  without its last channels
 
 XLA hands dense convolutions of images to a library on a CPU. Its kernels take input channels in
-fours, for 17 to 32 outputs in pairs, and what is left of them one by one, several times more
-slowly: the first layer of most networks reads three, red, green and blue. Outputs are in blocks of
-16, 32 and 64, and what is left of a block takes as long as all of it, or longer.
+fours, for 17 to 32 outputs in pairs, and what is left of them one by one, more slowly: the first
+layer of most networks reads three, red, green and blue. Outputs are in blocks of 8, 16, 32 and 64,
+and what is left of a block in smaller ones, which take longer than all of it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def uneven_channels(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
     """Convolutions of one group in two axes, which are no gradients by the kernel."""
     if is_uneven(problem):
         yield True, rule(11, "even", "a number of channels that is not round")
-    if not LIBRARY or problem.rank != 2 or problem.is_window or problem.batch_groups > 1:
+    if not LIBRARY or problem.rank != 2 or problem.is_window:
         return
     if any(a > 1 for a in problem.input_dilation):
         return
@@ -46,7 +46,7 @@ def is_uneven(problem: Problem) -> bool:
     """Whether they are to be more, where it was measured: Intel's processors under JAX 0.10."""
     if not is_xeon() or not LIBRARY or LIBRARY_11 or problem.rank != 2:
         return False
-    if problem.is_window or problem.exchanged or problem.groups * problem.batch_groups > 1:
+    if problem.is_window or problem.exchanged:
         return False
     if any(a > 1 for a in problem.input_dilation) or problem.x_dtype != jnp.float32:
         return False

@@ -165,7 +165,7 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
         narrow = narrow and (inner <= 4 or products <= 100)
     elif problem.rank > 2 and inner > 1 and not window and single:
         narrow = narrow and products <= (100 if small else 200)
-    # XLA makes no vectors of two groups but of as many outputs as divide one, or it them.
+    # Of two groups XLA makes no vectors, unless the outputs of each are a power of two.
     two = problem.groups == 2 and outer > 16 and outer.bit_count() > 1
     two = two and narrow and single and not window
     yield two, rule(5, "expand", "two narrow groups to many outputs, as one")
