@@ -292,6 +292,23 @@ def test_numbers_of_channels_that_are_not_round(x, w, choices):
 
 
 @pytest.mark.parametrize(
+    ("x", "w", "choices"),
+    [
+        ((1, 32, 32, 33), (3, 3, 33, 48), "xla | C11 even | xla"),
+        # More outputs.
+        ((1, 32, 32, 33), (3, 3, 33, 49), "xla"),
+        ((1, 32, 32, 42), (3, 3, 42, 96), "xla"),
+        # Outputs that are rounded, and taps times outputs: 135, 126.
+        ((1, 32, 32, 32), (3, 3, 32, 15), "xla | C11 even | xla"),
+        ((1, 32, 32, 34), (3, 3, 34, 14), "xla"),
+    ],
+)
+def test_numbers_of_channels_on_an_amd_processor(monkeypatch, x, w, choices):
+    pretend(monkeypatch, model="AMD EPYC (AVX-512)")
+    assert chosen(FORWARD, x, w, {}) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
     ("x", "w", "options", "dtype"),
     [
         ((1, 32, 32, 14), (3, 3, 14, 12), {}, BF16),

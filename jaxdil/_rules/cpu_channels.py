@@ -22,6 +22,8 @@ __all__ = ["is_uneven", "uneven_channels"]
 
 # Multiply-adds from which on it is worth it, and channels of which what is left is a small part.
 WORK, MANY = 1e6, 80
+# Outputs up to which it pays on AMD's, and products from which on that each sample is read for.
+FEW, PRODUCTS = 48, 128
 
 
 def uneven_channels(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -43,8 +45,12 @@ def uneven_channels(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
 
 
 def is_uneven(problem: Problem) -> bool:
-    """Whether they are to be more, where it was measured: Intel's processors under JAX 0.10."""
-    if not is_xeon() or not LIBRARY or LIBRARY_11 or problem.rank != 2:
+    """Whether they are to be more, where it was measured: with AVX-512 under JAX 0.10."""
+    if cpu_vectors() != "AVX-512" or not LIBRARY or LIBRARY_11 or problem.rank != 2:
+        return False
+    # AMD's gain nothing to more outputs, and by few taps less than the copies cost.
+    little = problem.out_channels > FEW or problem.taps * problem.out_channels < PRODUCTS
+    if little and not is_xeon():
         return False
     if problem.is_window or problem.exchanged:
         return False
