@@ -32,6 +32,7 @@ from jaxdil._methods import METHODS, Convolve, load
 from jaxdil._problem import Problem
 from jaxdil._rules import (
     cpu,
+    cpu_channels,
     cpu_cores,
     cpu_few,
     cpu_groups,
@@ -1194,6 +1195,7 @@ def rules_and_methods(x, w, dtype, options):
 def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options, methods):
     """On one core, where C18 has nothing to say, and of vectors that C20 does not know."""
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
+    monkeypatch.setattr(cpu_channels, "cpu_vectors", str)  # without C11
     monkeypatch.setattr(cpu_library, "cpu_vectors", str)
     found = rules_and_methods(x, w, dtype, options)
     # Below JAX 0.10 XLA has another library, which a product does not beat but where it is of
@@ -1250,6 +1252,7 @@ def test_dense_convolutions_by_matrix_products(monkeypatch, x, w, dtype, options
 def test_the_library_of_jax_0_10_leaves_a_core_idle(monkeypatch, x, w, dtype, options, methods):
     monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
     # What C20 has beside it has tests of its own.
+    monkeypatch.setattr(cpu_channels, "cpu_vectors", str)  # without C11
     monkeypatch.setattr(cpu_library, "cpu_vectors", str)
     found = rules_and_methods(x, w, dtype, options)
     if jax.__version_info__[:2] == (0, 10):
@@ -1974,6 +1977,7 @@ def test_half_precision_that_tiles_the_output(monkeypatch, outputs, methods):
 )
 def test_a_cotangent_larger_than_the_image(monkeypatch, x, w, options, methods):
     """As padding makes it, and transposed convolutions without any: XLA calls no library."""
+    monkeypatch.setattr(cpu_channels, "cpu_vectors", str)  # without C11
     monkeypatch.setattr(cpu_cores, "cores", lambda: 1)
     conv = functools.partial(jaxdil.conv, **options)
     like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, w)]
