@@ -37,9 +37,11 @@ FULL, UNEVEN = 6e7, 5e7
 # Columns of outputs from which on it is slow where the image is not padded, and bytes of patches,
 # which it writes out there: from these on they are new memory each time.
 WIDE, PATCHES = 56, 32 << 20
-# The unit of those on Intel's processors, where they need only be more than a cache keeps, and
-# outputs that are few.
+# The unit of those with AVX-512, where they need only be more than a cache keeps, and outputs that
+# are few.
 MANY, FEW = 1 << 20, 8
+# Rows of the output up to which sums of slabs pay there with a stride, on AMD's.
+ROWS = 1500
 
 
 def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -51,9 +53,12 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         return
     unpadded, full = "a large image that is not padded", problem.x_dtype == jnp.float32
     intel = "Intel" in cpu_model()
-    if is_xeon() and (full or (problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16())):
+    known = full or (problem.x_dtype == jnp.bfloat16 and multiplies_bfloat16())
+    if is_xeon() and known:
         yield from _not_padded(problem, rule, unpadded)
     else:
+        if cpu_vectors() == "AVX-512" and known:
+            yield from _not_padded_on_amd(problem, rule, unpadded)
         # To few outputs the other is not fast either.
         few = problem.out_channels <= FEW and set(problem.stride) == {1} and full
         few = few and _is_patched(problem, least=17)
@@ -118,7 +123,14 @@ def idle_cores(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     light = problem.kernel[0] * less <= 2 * (less + more)
     method = "planes" if inner <= outer else "slabs"
     several = enough and outer >= 24 and light and not beside
-    several = several and (inner >= 48 or cpu_vectors() != "AVX2")
+    if cpu_vectors() == "AVX2":
+        several = several and inner >= 48
+    else:
+        # With AVX-512 fewer outputs one core computes as fast, and of a gradient by the input; and
+        # slabs, which are summed, are too much of large images.
+        small = outer >= 48 and rows <= ROWS
+        several = several and outer >= 37 and not problem.turned
+        several = several and (small or method == "planes")
     yield several and share <= SHARE, rule(18, method, what)
 
 
@@ -157,6 +169,33 @@ def _not_padded(problem: Problem, rule: Rule, what: str) -> Iterator[tuple[bool,
     yield odd and FEW < outer <= 48 and more <= 1.25, rule(18, "margin", f"{what}, odd channels")
     most = 2 if size >= 8 * MANY else 1.45 if dilated or outer <= FEW else 1.25
     yield large and more <= most, rule(18, "margin", what)
+
+
+def _not_padded_on_amd(problem: Problem, rule: Rule, what: str) -> Iterator[tuple[bool, Choice]]:
+    """The same on AMD's, which are as slow at those beyond a cache, but for few channels."""
+    inner, outer, taps = problem.channels, problem.out_channels, problem.taps
+    size, dilated = _patches(problem), set(problem.dilation) != {1}
+    if set(problem.padding) != {(0, 0)} or taps == 1 or inner < 16 or problem.is_window:
+        return
+    if problem.x_dtype == jnp.bfloat16:
+        some = size >= (2 if outer > FEW else 8) * MANY and inner >= 17
+        yield some, rule(18, "im2col", f"{what}, bfloat16")
+        return
+    if set(problem.stride) != {1}:
+        # Windows that tile the image are read once, and no more than that.
+        over = all(k > s for k, s in zip(problem.kernel, problem.stride, strict=True))
+        some = over and outer >= 25 and size >= 2 * MANY
+        method = "planes" if 3 * inner <= 2 * outer else "slabs"
+        yield some, rule(18, method, f"{what}, with a stride")
+    if inner < 17 or set(problem.stride) != {1}:
+        return
+    if outer <= FEW:
+        some = size >= (16 if dilated else 8) * MANY and inner < 64
+        yield some, rule(18, "im2col", f"{what}, to few outputs")
+        return
+    more = math.prod(margin.with_margin(problem).positions) / math.prod(problem.positions)
+    most = 2 if size >= 8 * MANY else 1.25
+    yield size >= 4 * MANY and more <= most, rule(18, "margin", what)
 
 
 def _patches(problem: Problem) -> int:
