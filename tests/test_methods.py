@@ -1515,23 +1515,25 @@ def test_lines_with_avx_512(x, w, dtype, options, methods):
         ((1, 64, 64, 22), (5, 5, 22, 22), np.float32, {}, "no xla 20 slabs"),
         ((1, 22, 64, 64), (5, 5, 22, 22), np.float32, FIRST, "no xla 20 planes"),
         # Without padding, and dilated.
-        ((2, 64, 64, 20), (5, 5, 20, 20), np.float32, {"padding": 0}, "no xla 20 planes"),
+        ((2, 64, 64, 20), (5, 5, 20, 20), np.float32, {"padding": 0}, "18 margin 20 planes"),
         (
             (2, 64, 64, 20),
             (5, 5, 20, 20),
             np.float32,
             {"padding": 0, "dilation": 4},
-            "no xla no xla",
+            "18 margin no xla",
         ),
-        # Images that are not padded: patches of 32 MB and more, of less, of few channels.
+        # Images that are not padded: patches of 4 MB and more, of less, of few channels.
         ((4, 63, 63, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "18 margin no xla"),
-        ((4, 62, 62, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "no xla no xla"),
-        ((4, 130, 130, 23), (3, 3, 23, 9), np.float32, {"padding": 0}, "no xla no xla"),
+        ((4, 24, 24, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "18 margin no xla"),
+        ((4, 23, 23, 64), (3, 3, 64, 9), np.float32, {"padding": 0}, "no xla no xla"),
+        ((4, 130, 130, 17), (3, 3, 17, 9), np.float32, {"padding": 0}, "18 margin no xla"),
+        ((4, 130, 130, 16), (3, 3, 16, 9), np.float32, {"padding": 0}, "no xla 20 planes"),
         # To few outputs.
         ((4, 63, 63, 64), (3, 3, 64, 8), np.float32, {"padding": 0}, "18 im2col no xla"),
         ((4, 130, 130, 17), (3, 3, 17, 8), np.float32, {"padding": 0}, "18 im2col no xla"),
         ((4, 130, 130, 16), (3, 3, 16, 8), np.float32, {"padding": 0}, "no xla 20 planes"),
-        ((4, 66, 66, 64), (3, 3, 64, 8), BF16, {"padding": 0}, "18 margin no xla"),
+        ((4, 66, 66, 64), (3, 3, 64, 8), BF16, {"padding": 0}, "18 im2col no xla"),
         (
             (4, 130, 130, 64),
             (3, 3, 64, 8),
