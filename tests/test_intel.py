@@ -269,6 +269,16 @@ def test_images_that_would_leave_a_core_idle_on_an_amd_processor(
     assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
 
 
+def test_input_gradients_that_would_leave_a_core_idle_on_an_amd_processor(monkeypatch):
+    """Of a transposed convolution, which is the same problem with its kernel turned round."""
+    pretend(monkeypatch, model="AMD EPYC (AVX-512)")
+    monkeypatch.setattr(cpu_cores, "cores", lambda: 2)
+    x, w, options = (1, 48, 48, 64), (3, 3, 64, 64), {"stride": 2}
+    turned = chosen("input gradient", x, w, options, conv=jaxdil.conv_transpose)
+    assert turned == "xla"
+    assert chosen(FORWARD, (1, 96, 96, 64), w, options) == of_this_jax("xla | C18 planes | xla")
+
+
 @pytest.mark.parametrize(
     ("x", "w", "choices"),
     [
