@@ -278,7 +278,7 @@ LADDER = [
     {"_methods"},  # the contract, and the table of names; it loads a method when one is asked for
     {"_methods.*"},  # never each other
     {"_rules.tpu_kernel_gradients", "_rules.cpu_products"},
-    {"_rules.cpu_intel", "_rules.cpu_pooled"},
+    {"_rules.cpu_amd", "_rules.cpu_intel", "_rules.cpu_pooled"},
     {"_rules.cpu_channels"},
     {"_rules.cpu_cores", "_rules.cpu_groups", "_rules.cpu_library", "_rules.cpu_taps"},
     {"_rules.cpu_few"},

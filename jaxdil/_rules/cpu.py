@@ -1,4 +1,4 @@
-"""The rules for a CPU in their order, each with what it was measured on: C1 to C23.
+"""The rules for a CPU in their order, each with what it was measured on: C1 to C24.
 
 XLA hands a convolution to a fast kernel there if it has at most two spatial axes, one group and
 a window smaller than its output. The rest, and what is one matrix product, is ours.
@@ -15,6 +15,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import trim
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_amd import kernel_gradients as kernel_gradients_on_amd
 from jaxdil._rules.cpu_channels import uneven_channels
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
@@ -166,6 +167,7 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from slow_library(problem, rule)
     if single:
         yield from small_gradients(problem, rule)
+        yield from kernel_gradients_on_amd(problem, rule)
         yield from strided(problem, rule)
     if not volume or problem.taps == 1:
         return

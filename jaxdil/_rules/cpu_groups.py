@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_amd import is_amd
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
@@ -45,8 +46,10 @@ def group_gradients(problem: Problem, rule: Rule, *, single: bool) -> Iterator[t
     # Of one tap the products of narrow groups are few, and lie apart.
     lone = single and math.prod(problem.positions) == 1
     narrow = problem.batch_groups <= 4 and problem.batch <= 20 * problem.batch_groups
-    together = lone and is_xeon() and (narrow or problem.batch_groups == 2)
-    together = together and LIBRARY and not LIBRARY_11 and problem.rank == 2
+    together = is_xeon() and (narrow or problem.batch_groups == 2)
+    together = together or (is_amd() and narrow and outer <= 2 * problem.batch)
+    together = together and (is_xeon() or set(problem.dilation) == {1})
+    together = together and LIBRARY and not LIBRARY_11 and problem.rank == 2 and lone
     together = together and not problem.kernel_first
     yield together, rule(1, "expand", f"{what}, as one")
     lone = lone and problem.batch <= 8 * problem.batch_groups and outer > problem.batch_groups
@@ -143,6 +146,9 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     dilated = any(a > 1 for a in problem.input_dilation)
     if is_xeon() and problem.rank == 2 and single and not window:
         yield from _on_intel(problem, rule)
+    lone = problem.rank == 2 and problem.taps == 1 and single and not dilated and not window
+    if lone and is_amd() and problem.x_dtype == jnp.float32:
+        yield from _as_one(problem, rule)
     most = 8 if cpu_vectors() == "AVX2" else 5
     few = problem.groups <= 4 and inner > 8 and outer <= most and not window and single
     few = few and problem.rank == 2
@@ -234,11 +240,9 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # Of one tap the library is slow at what is cut out for each group.
     lone = problem.taps == 1 and not half and LIBRARY and not LIBRARY_11
     rows, plain = math.prod(problem.y_shape[:-1]), set(problem.stride) == {1}
-    if lone and 9 <= inner < 16:
-        spread = problem.channels >= 128 and outer < 2 * inner
-        some = not spread and (groups <= 8 or outer <= 2 * inner)
-        many = rows >= (2000 if plain else 1000)
-        yield some and many, rule(5, "expand", "narrow 1x1 groups, as one")
+    if lone:
+        yield from _as_one(problem, rule)
+        some = 9 <= inner < 16 and _are_alone(problem)
         yield some and plain, rule(5, "split", f"narrow 1x1 {one}")
     if inner < 16:
         return
@@ -249,10 +253,6 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         slim = few and max(inner, outer) <= 48
         # Fewer than 32 channels that are no full vector.
         apart = inner < 32 and inner % 16 > 0
-        yield (
-            slim and rows >= 1500 and apart and plain,
-            rule(5, "expand", "a few 1x1 groups, as one"),
-        )
         step = slim and rows < 1500 and apart and not plain
         yield step, rule(5, "xla", "a few small 1x1 groups with a stride")
         yield slim and rows < 1500, rule(5, "split", f"1x1 {one}")
@@ -260,6 +260,26 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
         yield many, rule(5, "taps", "1x1 groups: a matrix product each")
         yield not few or inner < 256, rule(5, "im2col", "1x1 groups: a batched product")
     yield few and 20 <= inner < 24 and not half and problem.taps > 1, rule(5, "split", one)
+
+
+def _as_one(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """1x1 groups with AVX-512 under JAX 0.10, the library of which is slow at each by itself."""
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    rows, plain = math.prod(problem.y_shape[:-1]), set(problem.stride) == {1}
+    narrow = 9 <= inner < 16 and _are_alone(problem)
+    many = rows >= (2000 if plain else 1000)
+    yield narrow and many, rule(5, "expand", "narrow 1x1 groups, as one")
+    few = problem.groups <= (4 if is_xeon() else 3) and max(inner, outer) <= 48
+    # Fewer than 32 channels that are no full vector.
+    few = few and plain and 16 < inner < 32
+    yield few and rows >= 1500, rule(5, "expand", "a few 1x1 groups, as one")
+
+
+def _are_alone(problem: Problem) -> bool:
+    """Whether the products with zeros that narrow 1x1 groups as one have are not too many."""
+    inner, outer = problem.group_channels, problem.out_channels // problem.groups
+    spread = problem.channels >= 128 and outer < 2 * inner
+    return not spread and (problem.groups <= 8 or outer <= 2 * inner)
 
 
 def _is_wide(problem: Problem) -> bool:

@@ -17,6 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_amd import gains_by_phases
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import (
     LIBRARY,
@@ -155,6 +156,9 @@ def _gains_by_phases(problem: Problem) -> bool:
     narrow = cpu_vectors() == "AVX2"
     if is_xeon() and inner > 1 and set(problem.dilation) == {1}:
         return _gains_on_intel(problem, samples)
+    plain = inner > 1 and set(problem.dilation) == {1}
+    if plain and gains_by_phases(problem) and _gains_on_intel(problem, samples):
+        return True
     # With AVX-512 the zeros cost little to few outputs.
     if inner > 5 * outer and not narrow:
         return False

@@ -1,0 +1,80 @@
+"""Rules for AMD's processors with AVX-512, under JAX 0.10: C24, and parts of C1, C5, C14 and C20.
+
+XLA's library is slow there at much of what it is slow at on Intel's (C19), but gains begin at other
+sizes. What both have is where the first of them was found; what differs is here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+
+from jaxdil._choice import Choice
+from jaxdil._device import cpu_model, cpu_vectors
+from jaxdil._problem import Problem
+from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
+
+__all__ = ["gains_by_phases", "is_amd", "kernel_gradients"]
+
+# Multiply-adds, or bytes in all, from which on a kernel gradient in two axes is slow; and bytes of
+# its cotangent up to which it is.
+GRADIENT, LARGE, SMALL = 8.5e7, 5_000_000, 60_000
+# Of a convolution with zeros between its samples, rows of it that are many, and bytes of a line.
+WORK, ROWS, LINE = 5e6, 36_000, 600_000
+
+
+def is_amd() -> bool:
+    """Whether this is one of AMD's processors with AVX-512, with the JAX that was measured there."""
+    known = LIBRARY and not LIBRARY_11
+    return known and cpu_vectors() == "AVX-512" and "AMD" in cpu_model()
+
+
+def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """What of kernel gradients of one group C12 to C22 have left."""
+    if not is_amd() or not problem.is_window or not problem.exchanged:
+        return
+    if any(a > 1 for a in problem.input_dilation) or problem.x_dtype != jnp.float32:
+        return
+    # As a layer has them: its channels, its outputs, its images, its positions.
+    inner, outer, images = problem.batch, problem.out_channels, problem.channels
+    rows, taps = math.prod(problem.kernel) * images, math.prod(problem.positions)
+    if taps == 1 or min(inner, outer) < 3:
+        return
+    strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
+    what = "kernel gradient on an AMD processor"
+    if problem.rank == 1:
+        short = not bare and rows <= (2048 if images == 1 else 600)
+        few = images <= 2 and (strided or short)
+        yield few, rule(24, "im2col", f"{what}, of a few lines")
+        return
+    if problem.rank != 2:
+        return
+    # To few outputs of a large image the library is fast, and of short rows the image is small.
+    large = problem.bytes >= LARGE or rows * taps * inner * outer >= GRADIENT
+    large = large and outer >= 17 and problem.kernel[-1] >= 16
+    # As it is at the first layer of a network.
+    large = large and not (strided and inner < 5)
+    # Outputs are the lanes of a tap's product, and channels of all taps those of the patches.
+    wide = 2 * outer >= 3 * inner or taps >= 49
+    yield large, rule(24, "planes" if wide else "im2col", f"{what}, of a large image")
+    cotangent = 4 * rows * outer
+    several = images < 8 and taps <= 9 and not problem.kernel_first
+    small = problem.bytes < LARGE and cotangent <= (SMALL if several else SMALL // 4)
+    yield small, rule(24, "im2col", f"{what}, of a small cotangent")
+
+
+def gains_by_phases(problem: Problem) -> bool:
+    """Whether what gains by phases on Intel's processors (C20) does so here."""
+    inner, outer = problem.channels, problem.out_channels
+    if not is_amd() or problem.kernel_first:
+        return False
+    if problem.rank == 1:
+        return problem.bytes >= LINE
+    rows = math.prod(problem.y_shape[:-1])
+    work = rows * problem.taps * inner * outer
+    if problem.x_dtype == jnp.bfloat16:
+        return work >= WORK and (outer >= 2 * inner or rows >= ROWS // 2)
+    # To fewer outputs the zeros cost little, but where they are new memory each time.
+    return work >= WORK and (inner <= 2.3 * outer or rows >= ROWS) and min(inner, outer) >= 6
