@@ -1,7 +1,6 @@
 """What is chosen on AMD's processors with AVX-512, where it is another choice than on others."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from processors import chosen, of_this_jax, pretend
 
@@ -107,3 +106,143 @@ def test_images_in_bfloat16_that_are_not_padded(monkeypatch, x, w, choices):
 )
 def test_numbers_of_channels(x, w, choices):
     assert chosen(FORWARD, x, w, {}) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # 5 MB in all (here of 71 outputs, not of 45) or a work of 8.5 x 10^7, to 17 and more.
+        ((16, 32, 32, 48), (3, 3, 48, 71), TWO, "xla | C24 im2col | xla"),
+        ((16, 32, 32, 48), (3, 3, 48, 72), TWO, "xla | C24 planes | xla"),
+        ((16, 32, 32, 48), (3, 3, 48, 45), TWO, "xla"),
+        ((16, 32, 32, 48), (7, 7, 48, 40), TWO, "xla | C24 planes | xla"),
+        ((32, 56, 56, 28), (3, 3, 28, 28), {}, "xla | C24 im2col | xla"),
+        ((8, 112, 112, 16), (5, 5, 16, 17), TWO, "xla | C24 im2col | xla"),
+        ((8, 112, 112, 16), (5, 5, 16, 16), TWO, "xla"),
+        # Rows of 16 positions, which 30 columns make 15 of.
+        ((32, 100, 32, 60), (3, 3, 60, 60), TWO, "xla | C24 im2col | xla"),
+        ((32, 100, 30, 60), (3, 3, 60, 60), TWO, "xla"),
+        # With a stride from 5 channels on.
+        ((2, 192, 192, 5), (7, 7, 5, 48), TWO, "xla | C24 planes | xla"),
+        ((2, 192, 192, 4), (7, 7, 4, 48), TWO, "xla"),
+        ((16, 56, 56, 4), (7, 7, 4, 48), BARE, "xla | C24 planes | xla"),
+        # A cotangent of 60 kB of up to 7 images and 9 taps; of 15 kB.
+        ((1, 26, 26, 64), (3, 3, 64, 88), TWO, "xla | C24 im2col | xla"),
+        ((1, 26, 26, 64), (3, 3, 64, 89), TWO, "xla"),
+        ((7, 8, 8, 64), (3, 3, 64, 100), TWO, "xla | C24 im2col | xla"),
+        ((8, 8, 8, 64), (3, 3, 64, 100), TWO, "xla"),
+        ((1, 26, 26, 64), (3, 4, 64, 80), TWO, "xla"),
+        ((8, 16, 16, 40), (3, 3, 40, 29), {"stride": 4}, "xla | C24 im2col | xla"),
+        ((8, 16, 16, 40), (3, 3, 40, 30), {"stride": 4}, "xla"),
+        ((1, 14, 14, 21), (5, 5, 21, 76), TWO, "xla | C24 im2col | xla"),
+        ((1, 14, 14, 21), (5, 5, 21, 77), TWO, "xla"),
+        ((8, 16, 16, 40), (3, 3, 40, 2), {"stride": 4}, "xla"),
+        # One axis: a stride, or padded and 2,048 positions of one image, 600 of two.
+        ((1, 2048, 12), (5, 12, 12), {}, "xla | C24 im2col | xla"),
+        ((1, 2049, 12), (5, 12, 12), {}, "xla"),
+        ((1, 2048, 12), (5, 12, 12), BARE, "xla"),
+        ((2, 300, 4), (5, 4, 12), {}, "xla | C24 im2col | xla"),
+        ((2, 301, 4), (5, 4, 12), {}, "xla"),
+        ((3, 200, 4), (5, 4, 12), {}, "xla"),
+        ((2, 5000, 12), (5, 12, 12), TWO, "xla | C24 im2col | xla"),
+        ((3, 5000, 12), (5, 12, 12), TWO, "xla"),
+        ((1, 5000, 12), (5, 12, 2), TWO, "xla"),
+    ],
+)
+def test_kernel_gradients(x, w, options, choices):
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+
+
+def test_kernel_gradients_elsewhere(monkeypatch):
+    """Neither in half precision, nor channels first, nor on a processor of another vendor."""
+    x, w = (1, 26, 26, 64), (3, 3, 64, 88)
+    assert chosen(KERNEL, x, w, TWO) == of_this_jax("xla | C24 im2col | xla")
+    assert "C24" not in chosen(KERNEL, x, w, TWO, dtype=BF16)
+    first = {"data_format": "channels_first"}
+    assert "C24" not in chosen(KERNEL, (1, 64, 26, 26), w, TWO, **first)
+    pretend(monkeypatch)
+    assert "C24" not in chosen(KERNEL, x, w, TWO)
+    pretend(monkeypatch, model="AMD EPYC (AVX2)", vectors="AVX2")
+    assert "C24" not in chosen(KERNEL, x, w, TWO)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # 2.3 times as many channels as outputs, or 36,000 positions; from 6 channels on.
+        ((1, 48, 48, 23), (3, 3, 10, 23), TWO, "xla | C20 phases | xla"),
+        ((1, 48, 48, 24), (3, 3, 10, 24), TWO, "xla"),
+        ((1, 48, 48, 24), (3, 3, 10, 24), {"stride": 4}, "xla | C20 phases | xla"),
+        ((1, 47, 47, 24), (3, 3, 10, 24), {"stride": 4}, "xla"),
+        ((1, 40, 40, 13), (5, 5, 6, 13), TWO, "xla | C20 phases | xla"),
+        ((1, 40, 40, 11), (5, 5, 5, 11), TWO, "xla"),
+        # A work of 5 x 10^6, zeros counted.
+        ((1, 16, 16, 24), (3, 3, 24, 24), TWO, "xla | C20 phases | xla"),
+        ((1, 16, 16, 23), (3, 3, 23, 23), TWO, "xla"),
+        # One axis: 600 kB in all.
+        ((1, 1000, 48), (16, 48, 48), TWO, "xla | C20 phases | xla"),
+        ((1, 750, 48), (16, 48, 48), TWO, "xla"),
+    ],
+)
+def test_zeros_between_samples(x, w, options, choices):
+    """Transposed convolutions."""
+    assert chosen(FORWARD, x, w, options, conv=jaxdil.conv_transpose) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        ((1, 28, 28, 20), (3, 3, 40, 20), TWO, "xla | C20 phases | xla"),
+        ((1, 28, 28, 20), (3, 3, 39, 20), TWO, "xla"),
+    ],
+)
+def test_zeros_between_samples_in_bfloat16(x, w, options, choices):
+    """To twice as many outputs as there are channels."""
+    kinds = {"dtype": BF16, "conv": jaxdil.conv_transpose}
+    assert chosen(FORWARD, x, w, options, **kinds) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "choices"),
+    [
+        # From 21 channels on, or of patches of 17 MB.
+        ((1, 24, 24, 48), (3, 3, 48, 21), "xla | C14 im2col | xla"),
+        ((1, 24, 24, 48), (3, 3, 48, 20), "xla"),
+        ((4, 50, 50, 48), (3, 3, 48, 20), "xla | C14 im2col | xla"),
+        ((4, 50, 49, 48), (3, 3, 48, 20), "xla"),
+        # Rows of up to 88, a work of 5 x 10^6, and 48 channels of few taps, as on Intel's.
+        ((1, 24, 88, 48), (3, 3, 48, 24), "xla | C14 im2col | xla"),
+        ((1, 24, 89, 48), (3, 3, 48, 24), "xla"),
+        ((1, 16, 16, 48), (3, 3, 48, 46), "xla | C14 im2col | xla"),
+        ((1, 16, 16, 48), (3, 3, 48, 45), "xla"),
+    ],
+)
+def test_products_in_bfloat16(monkeypatch, x, w, choices):
+    assert chosen(FORWARD, x, w, {}, dtype=BF16) == of_this_jax(choices)
+    pretend(monkeypatch, model="AMD EPYC (AVX-512)", half=False)
+    assert chosen(FORWARD, x, w, {}, dtype=BF16) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("role", "x", "w", "options", "choices"),
+    [
+        # Of 9 to 15 channels 2,000 positions; of 17 to 31 of up to three groups, to 48, 1,500.
+        (FORWARD, (1, 48, 48, 40), (1, 1, 10, 40), {}, "xla | C5 expand | xla"),
+        (FORWARD, (1, 44, 44, 40), (1, 1, 10, 40), {}, "xla"),
+        (FORWARD, (1, 40, 40, 60), (1, 1, 20, 60), {}, "xla | C5 expand | xla"),
+        (FORWARD, (1, 38, 38, 60), (1, 1, 20, 60), {}, "xla"),
+        (FORWARD, (4, 64, 64, 60), (1, 1, 20, 144), {}, "xla | C5 expand | xla"),
+        (FORWARD, (4, 64, 64, 60), (1, 1, 20, 147), {}, "xla"),
+        (FORWARD, (4, 64, 64, 60), (1, 1, 20, 60), TWO, "xla"),
+        (FORWARD, (4, 64, 64, 80), (1, 1, 20, 80), {}, "C5 taps | C5 taps | xla"),
+        # Up to four groups of 20 channels to twice as many, without a stride.
+        (KERNEL, (8, 28, 28, 60), (1, 1, 20, 120), {}, "C1 correlate | C1 expand | C1 correlate"),
+        (KERNEL, (8, 28, 28, 80), (1, 1, 20, 80), {}, "C1 correlate | C1 expand | C1 correlate"),
+        (KERNEL, (8, 28, 28, 60), (1, 1, 20, 123), {}, "C1 correlate"),
+        (KERNEL, (8, 28, 28, 63), (1, 1, 21, 63), {}, "C1 correlate"),
+        (KERNEL, (8, 28, 28, 100), (1, 1, 20, 100), {}, "C1 correlate"),
+        (KERNEL, (8, 28, 28, 60), (1, 1, 20, 60), TWO, "C1 correlate"),
+    ],
+)
+def test_groups_of_one_tap(role, x, w, options, choices):
+    assert chosen(role, x, w, options, groups=None) == of_this_jax(choices)

@@ -26,7 +26,7 @@ WORK, ROWS, LINE = 5e6, 36_000, 600_000
 
 
 def is_amd() -> bool:
-    """Whether this is one of AMD's processors with AVX-512, with the JAX that was measured there."""
+    """Whether this is one of AMD's processors with AVX-512, under the JAX measured there."""
     known = LIBRARY and not LIBRARY_11
     return known and cpu_vectors() == "AVX-512" and "AMD" in cpu_model()
 
@@ -74,7 +74,6 @@ def gains_by_phases(problem: Problem) -> bool:
         return problem.bytes >= LINE
     rows = math.prod(problem.y_shape[:-1])
     work = rows * problem.taps * inner * outer
-    if problem.x_dtype == jnp.bfloat16:
-        return work >= WORK and (outer >= 2 * inner or rows >= ROWS // 2)
     # To fewer outputs the zeros cost little, but where they are new memory each time.
-    return work >= WORK and (inner <= 2.3 * outer or rows >= ROWS) and min(inner, outer) >= 6
+    enough = outer >= 2 * inner if problem.x_dtype == jnp.bfloat16 else inner <= 2.3 * outer
+    return work >= WORK and (enough or rows >= ROWS) and min(inner, outer) >= 6
