@@ -68,7 +68,7 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
 def gains_by_phases(problem: Problem) -> bool:
     """Whether what gains by phases on Intel's processors (C20) does so here."""
     inner, outer = problem.channels, problem.out_channels
-    if not is_amd() or problem.kernel_first:
+    if not is_amd() or problem.channels_first:
         return False
     if problem.rank == 1:
         return problem.bytes >= LINE
