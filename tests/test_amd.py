@@ -119,9 +119,9 @@ def test_numbers_of_channels(x, w, choices):
         ((32, 56, 56, 28), (3, 3, 28, 28), {}, "xla | C24 im2col | xla"),
         ((8, 112, 112, 16), (5, 5, 16, 17), TWO, "xla | C24 im2col | xla"),
         ((8, 112, 112, 16), (5, 5, 16, 16), TWO, "xla"),
-        # 5 MB of a work of 4.2 x 10^7; of 2.4 MB.
+        # 5 MB of a work of 4.2 x 10^7; of 3.7 MB.
         ((16, 96, 48, 24), (1, 3, 24, 48), TWO, "xla | C24 planes | xla"),
-        ((16, 48, 48, 24), (1, 3, 24, 48), TWO, "xla"),
+        ((16, 40, 40, 24), (1, 3, 24, 48), TWO, "xla"),
         # Rows of 16 positions, which 30 columns make 15 of.
         ((32, 100, 32, 60), (3, 3, 60, 60), TWO, "xla | C24 im2col | xla"),
         ((32, 100, 30, 60), (3, 3, 60, 60), TWO, "xla"),
@@ -253,9 +253,6 @@ def test_groups_of_one_tap(role, x, w, options, choices):
 
 
 def test_zeros_between_samples_channels_first():
-    w, kinds = (3, 3, 24, 24), {"conv": jaxdil.conv_transpose}
-    assert chosen(FORWARD, (1, 24, 24, 24), w, TWO, **kinds) == of_this_jax(
-        "xla | C20 phases | xla"
-    )
-    kinds["data_format"] = "channels_first"
-    assert chosen(FORWARD, (1, 24, 24, 24), w, TWO, **kinds) == "xla"
+    x, w, kinds = (1, 24, 24, 24), (3, 3, 24, 24), {"conv": jaxdil.conv_transpose}
+    assert chosen(FORWARD, x, w, TWO, **kinds) == of_this_jax("xla | C20 phases | xla")
+    assert chosen(FORWARD, x, w, TWO, data_format="channels_first", **kinds) == "xla"
