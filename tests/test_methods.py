@@ -24,7 +24,7 @@ from geometries import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from processors import pretend
+from processors import chosen, pretend
 
 import jaxdil
 from jaxdil import _geometry
@@ -1773,6 +1773,28 @@ def test_kernel_gradients_of_few_channels(monkeypatch, x, w, dtype, options, met
         pytest.skip("measured with the library of JAX 0.10")
     assert rules_and_methods(x, w, dtype, options)[2:] == method.split()
     elsewhere_none_of_it(monkeypatch, x, w, dtype, options)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("x", "w", "options", "method"),
+    [
+        # A work of 10^6 on the samples, in one axis too.
+        ((1, 16, 16, 21), (3, 3, 21, 21), {}, "C20 phases"),
+        ((1, 16, 16, 20), (3, 3, 20, 20), {}, "xla"),
+        ((1, 100, 60), (3, 60, 60), {}, "C20 phases"),
+        ((1, 90, 60), (3, 60, 60), {}, "xla"),
+        # Channels first, and along one axis or another.
+        ((1, 21, 16, 16), (3, 3, 21, 21), {"data_format": "channels_first"}, "C20 phases"),
+        ((1, 16, 16, 21), (3, 3, 21, 21), {"stride": (2, 1), "dilation": (1, 2)}, "C20 phases"),
+    ],
+)
+@pytest.mark.parametrize("vectors", ["AVX2", "AVX-512"])
+def test_zeros_between_samples_and_taps(monkeypatch, x, w, options, method, vectors):
+    options = {"stride": 2, "dilation": 2, "conv": jaxdil.conv_transpose} | options
+    for model in ("Intel(R) Xeon(R)", "AMD EPYC", "A processor"):
+        pretend(monkeypatch, model=model, vectors=vectors, half=False)
+        assert chosen("forward", x, w, {}, **options) == method
 
 
 @pytest.mark.core

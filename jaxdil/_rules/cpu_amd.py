@@ -21,8 +21,9 @@ __all__ = ["gains_by_phases", "is_amd", "kernel_gradients"]
 # Multiply-adds, or bytes in all, from which on a kernel gradient in two axes is slow; and bytes of
 # its cotangent up to which it is.
 GRADIENT, LARGE, SMALL = 8.5e7, 5_000_000, 60_000
-# Of a convolution with zeros between its samples, rows of it that are many, and bytes of a line.
-WORK, ROWS, LINE = 5e6, 36_000, 600_000
+# Of a convolution with zeros between its samples, of one of many channels, rows of it that are
+# many, and bytes of a line.
+WORK, HEAVY, ROWS, LINE = 5e6, 4e8, 36_000, 600_000
 
 
 def is_amd() -> bool:
@@ -54,8 +55,9 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     # To few outputs of a large image the library is fast, and of short rows the image is small.
     large = problem.bytes >= LARGE or rows * taps * inner * outer >= GRADIENT
     large = large and outer >= 17 and problem.kernel[-1] >= 16
-    # As it is at the first layer of a network.
-    large = large and not (strided and inner < 5)
+    # As it is at the first layer of a network, and what it is at its best with.
+    best = inner % 128 == outer % 128 == 0 and not bare and taps <= 9
+    large = large and not (strided and inner < 5) and not best
     # Outputs are the lanes of a tap's product, and channels of all taps those of the patches.
     wide = 2 * outer >= 3 * inner or taps >= 49
     yield large, rule(24, "planes" if wide else "im2col", f"{what}, of a large image")
@@ -70,10 +72,13 @@ def gains_by_phases(problem: Problem) -> bool:
     inner, outer = problem.channels, problem.out_channels
     if not is_amd() or problem.channels_first:
         return False
+    least, apart = min(inner, outer), math.prod(problem.input_dilation)
     if problem.rank == 1:
-        return problem.bytes >= LINE
+        return problem.bytes >= LINE and least < 100
     rows = math.prod(problem.y_shape[:-1])
     work = rows * problem.taps * inner * outer
     # To fewer outputs the zeros cost little, but where they are new memory each time.
     enough = outer >= 2 * inner if problem.x_dtype == jnp.bfloat16 else inner <= 2.3 * outer
-    return work >= WORK and (enough or rows >= ROWS) and min(inner, outer) >= 6
+    # A few taps to a phase cost it no more than putting together the phases does.
+    heavy = least <= 30 or inner <= 20 or work >= HEAVY or 1.5 * problem.taps <= apart
+    return work >= WORK and (enough or rows >= ROWS) and least >= 6 and heavy

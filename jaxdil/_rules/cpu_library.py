@@ -30,8 +30,9 @@ from jaxdil._rules.cpu_products import (
 
 __all__ = ["slow_library"]
 
-# Multiply-adds from which on: of a convolution, of a kernel gradient, and of one since JAX 0.11.
-WORK, GRADIENT, GRADIENT_11 = 7e6, 1.2e7, 2.5e7
+# Multiply-adds from which on: of a convolution, of a kernel gradient, and of one since JAX 0.11;
+# and on the samples alone where there is a dilation between the taps too.
+WORK, GRADIENT, GRADIENT_11, DILATED = 7e6, 1.2e7, 2.5e7, 1e6
 
 
 def slow_library(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
@@ -154,6 +155,10 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
+    # With a dilation besides all but the smallest are slow, on whatever processor and JAX.
+    dilated = max(problem.dilation) > 1 and inner > 1
+    if dilated and samples * taps * inner * outer >= DILATED:
+        return True
     if is_xeon() and inner > 1 and set(problem.dilation) == {1}:
         return _gains_on_intel(problem, samples)
     plain = inner > 1 and set(problem.dilation) == {1}
