@@ -256,3 +256,31 @@ def test_zeros_between_samples_channels_first():
     x, w, kinds = (1, 24, 24, 24), (3, 3, 24, 24), {"conv": jaxdil.conv_transpose}
     assert chosen(FORWARD, x, w, TWO, **kinds) == of_this_jax("xla | C20 phases | xla")
     assert chosen(FORWARD, x, w, TWO, data_format="channels_first", **kinds) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # To up to 8 outputs: 12 channels, 9 taps, 500 positions.
+        ((1, 500, 12), (9, 12, 8), {}, "xla | C24 im2col | xla"),
+        ((1, 499, 12), (9, 12, 8), {}, "xla"),
+        ((1, 500, 11), (9, 11, 8), {}, "xla"),
+        ((1, 500, 12), (10, 12, 8), {}, "xla"),
+        ((1, 500, 12), (9, 12, 9), {}, "xla"),
+        ((1, 1000, 12), (9, 12, 8), TWO, "xla"),
+        # Of 2 to 7 channels: 1,000 positions, 5 taps, with a dilation 11.
+        ((1, 1000, 7), (5, 7, 24), {}, "xla | C24 planes | xla"),
+        ((1, 999, 7), (5, 7, 24), {}, "xla"),
+        ((1, 1000, 8), (5, 8, 24), {}, "xla"),
+        ((1, 1000, 7), (6, 7, 24), {}, "xla"),
+        ((1, 1000, 7), (11, 7, 24), {"dilation": 2}, "xla | C24 planes | xla"),
+        ((1, 1000, 7), (12, 7, 24), {"dilation": 2}, "xla"),
+        ((1, 1000, 2), (5, 2, 2), {}, "xla | C24 planes | xla"),
+        ((1, 1000, 1), (5, 1, 2), {}, "C6 taps"),
+    ],
+)
+def test_lines_of_few_channels(monkeypatch, x, w, options, choices):
+    assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
+    assert "C24" not in chosen(FORWARD, x, w, options, dtype=BF16)
+    pretend(monkeypatch)
+    assert "C24" not in chosen(FORWARD, x, w, options)

@@ -15,7 +15,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._methods import trim
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_amd import kernel_gradients as kernel_gradients_on_amd
+from jaxdil._rules import cpu_amd
 from jaxdil._rules.cpu_channels import uneven_channels
 from jaxdil._rules.cpu_cores import idle_cores
 from jaxdil._rules.cpu_few import few_outputs
@@ -167,7 +167,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from slow_library(problem, rule)
     if single:
         yield from small_gradients(problem, rule)
-        yield from kernel_gradients_on_amd(problem, rule)
+        yield from cpu_amd.kernel_gradients(problem, rule)
+        yield from cpu_amd.few_channels(problem, rule)
         yield from strided(problem, rule)
     if not volume or problem.taps == 1:
         return

@@ -16,11 +16,13 @@ from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._problem import Problem
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
 
-__all__ = ["gains_by_phases", "is_amd", "kernel_gradients"]
+__all__ = ["few_channels", "gains_by_phases", "is_amd", "kernel_gradients"]
 
 # Multiply-adds, or bytes in all, from which on a kernel gradient in two axes is slow; and bytes of
 # its cotangent up to which it is.
 GRADIENT, LARGE, SMALL = 8.5e7, 5_000_000, 60_000
+# Taps of one axis, up to which few channels or outputs are a matrix product better.
+FEW_TAPS = 11
 # Of a convolution with zeros between its samples, of one of many channels, rows of it that are
 # many, and bytes of a line.
 WORK, HEAVY, ROWS, LINE = 5e6, 4e8, 36_000, 600_000
@@ -65,6 +67,23 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     several = images < 8 and taps <= 9 and not problem.kernel_first
     small = problem.bytes < LARGE and cotangent <= (SMALL if several else SMALL // 4)
     yield small, rule(24, "im2col", f"{what}, of a small cotangent")
+
+
+def few_channels(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
+    """Convolutions of one group in one axis, to few outputs or of few channels."""
+    if not is_amd() or problem.is_window or problem.exchanged or problem.rank != 1:
+        return
+    plain = set(problem.stride) == set(problem.input_dilation) == {1}
+    if not plain or problem.x_dtype != jnp.float32:
+        return
+    inner, outer, taps = problem.channels, problem.out_channels, problem.taps
+    rows, dilated = math.prod(problem.y_shape[:-1]), set(problem.dilation) != {1}
+    several = 1 < taps <= FEW_TAPS and rows >= 500
+    some = several and taps <= 9 and outer <= 8 and inner >= 12
+    yield some, rule(24, "im2col", "one axis on an AMD processor, to few outputs")
+    # A tap's product of so few channels by so few is little; what is left is to read it once.
+    slim = several and 1 < inner <= 7 and rows >= 1000 and (dilated or taps <= 5)
+    yield slim, rule(24, "planes", "one axis on an AMD processor, of few channels")
 
 
 def gains_by_phases(problem: Problem) -> bool:
