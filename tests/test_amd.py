@@ -183,6 +183,9 @@ def test_kernel_gradients_elsewhere(monkeypatch):
         # A work of 5 x 10^6, zeros counted.
         ((1, 16, 16, 24), (3, 3, 24, 24), TWO, "xla | C20 phases | xla"),
         ((1, 16, 16, 23), (3, 3, 23, 23), TWO, "xla"),
+        # Multiples of 128 the library is at its best with.
+        ((8, 8, 8, 256), (4, 4, 132, 256), TWO, "xla | C20 phases | xla"),
+        ((8, 8, 8, 256), (4, 4, 128, 256), TWO, "xla"),
         # One axis: 600 kB in all.
         ((1, 1000, 48), (16, 48, 48), TWO, "xla | C20 phases | xla"),
         ((1, 750, 48), (16, 48, 48), TWO, "xla"),

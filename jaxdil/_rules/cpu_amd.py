@@ -100,4 +100,5 @@ def gains_by_phases(problem: Problem) -> bool:
     enough = outer >= 2 * inner if problem.x_dtype == jnp.bfloat16 else inner <= 2.3 * outer
     # A few taps to a phase cost it no more than putting together the phases does.
     heavy = least <= 30 or inner <= 20 or work >= HEAVY or 1.5 * problem.taps <= apart
-    return work >= WORK and (enough or rows >= ROWS) and least >= 6 and heavy
+    best = inner % 128 == outer % 128 == 0
+    return work >= WORK and (enough or rows >= ROWS) and least >= 6 and heavy and not best
