@@ -287,3 +287,20 @@ def test_lines_of_few_channels(monkeypatch, x, w, options, choices):
     assert "C24" not in chosen(FORWARD, x, w, options, dtype=BF16)
     pretend(monkeypatch)
     assert "C24" not in chosen(FORWARD, x, w, options)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "choices"),
+    [
+        # 16 channels of the cotangent, a kernel longer than the stride.
+        ((1, 28, 28, 64), (3, 3, 16, 64), TWO, "C4 phases | C4 split | C4 phases"),
+        ((1, 28, 28, 64), (3, 3, 16, 60), TWO, "C4 phases"),
+        ((1, 28, 28, 64), (2, 2, 16, 64), TWO, "C4 phases"),
+        # A few groups to few channels are one.
+        ((4, 56, 56, 8), (3, 3, 2, 64), TWO, "C4 expand"),
+        ((4, 56, 56, 16), (3, 3, 2, 128), TWO, "C4 phases | C4 split | C4 phases"),
+    ],
+)
+def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
+    assert chosen(INPUT, x, w, options, groups=None) == of_this_jax(choices)
+    assert chosen(INPUT, x, w, options, groups=None, dtype=BF16) != "C4 split"

@@ -1,4 +1,4 @@
-"""Rules for AMD's processors with AVX-512, under JAX 0.10: C24, and parts of C1, C5, C14 and C20.
+"""Rules for AMD's processors with AVX-512, under JAX 0.10: C24, and parts of C1, C4, C5, C14, C20.
 
 XLA's library is slow there at much of what it is slow at on Intel's (C19), but gains begin at other
 sizes. What both have is where the first of them was found; what differs is here.

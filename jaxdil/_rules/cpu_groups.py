@@ -144,6 +144,12 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     inner, outer = problem.group_channels, problem.out_channels // problem.groups
     window, plain = problem.is_window, set(problem.stride) == {1}
     dilated = any(a > 1 for a in problem.input_dilation)
+    # Each by itself is large enough for XLA's library.
+    sides = list(zip(problem.kernel, problem.input_dilation, strict=True))
+    apart = inner >= 16 and problem.x_dtype != jnp.bfloat16 and any(k > a > 1 for k, a in sides)
+    apart = apart and problem.rank == 2 and single and not window
+    one = "groups, one by one, input dilated"
+    yield apart and is_xeon(), rule(4, "split", one)
     if is_xeon() and problem.rank == 2 and single and not window:
         yield from _on_intel(problem, rule)
     lone = problem.rank == 2 and problem.taps == 1 and single and not dilated and not window
@@ -153,10 +159,10 @@ def groups(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool
     few = problem.groups <= 4 and inner > 8 and outer <= most and not window and single
     few = few and problem.rank == 2
     # Windows side by side are a product each, and the zeros of others are none.
-    sides = zip(problem.kernel, problem.input_dilation, strict=True)
     few = few and (cpu_vectors() == "AVX2" or any(k > a for k, a in sides))
     few = few and dilated and problem.batch * math.prod(problem.size) >= 1000
     yield few, rule(4, "expand", "a few groups as one, input dilated")
+    yield apart and is_amd(), rule(4, "split", one)
     yield dilated, rule(4, "phases", "groups, input dilated")
     if window and 4 <= inner <= 8 and problem.taps >= 25:
         # Few outputs of many taps, a product of few numbers each.
@@ -228,9 +234,6 @@ def _on_intel(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     outer, groups = problem.out_channels // problem.groups, problem.groups
     one = "groups, one by one"
     if any(a > 1 for a in problem.input_dilation):
-        sides = zip(problem.kernel, problem.input_dilation, strict=True)
-        apart = inner >= 16 and not half and any(k > a > 1 for k, a in sides)
-        yield apart, rule(4, "split", f"{one}, input dilated")
         return
     # A sum of so many products is cut in pieces, and each of them goes through memory.
     much = 2 <= inner <= 4 and problem.taps * inner > 128
