@@ -81,6 +81,11 @@ def _layer(rng: random.Random, name: str) -> Case | None:
         stride = rng.choice((2, 2, 2, 2, 3, 4, kernel[-1]))
     if transposed and rng.random() < 0.2:
         groups = math.gcd(channels, outputs)
+    # Seldom in networks, and so what a rule forgets: a stride and a dilation both.
+    if transposed and rng.random() < 0.15:
+        dilation = rng.choice((2, 3, 4))
+    if family == "dilated" and rng.random() < 0.15:
+        stride = rng.choice((2, 2, 3))
     extent = [dilation * (k - 1) + 1 for k in kernel]
     if any(k > 3 * n for k, n in zip(extent, size, strict=True)):
         return None

@@ -155,7 +155,7 @@ def _gains_by_phases(problem: Problem) -> bool:
         return False
     samples = problem.batch * math.prod(problem.size)
     narrow = cpu_vectors() == "AVX2"
-    # With a dilation besides all but the smallest are slow, on whatever processor and JAX.
+    # With a dilation besides all but the smallest are slow, with AVX2 and AVX-512, under every JAX.
     dilated = max(problem.dilation) > 1 and inner > 1
     if dilated and samples * taps * inner * outer >= DILATED:
         return True
