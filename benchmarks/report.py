@@ -48,7 +48,8 @@ are medians of single calls as a Python program makes them.
 _RANDOM = """\
 Drawn from a seed by `benchmarks/random_cases.py`: the families of the tables above, any sizes, a
 fifth in bfloat16, a quarter with channels first. No rule was made on these before they were
-measured. What is left to lax is lax's own program.\
+measured. What is left to lax is lax's own program. A seed stands for the same layers at the same
+commit.\
 """
 
 _LEGEND = """\

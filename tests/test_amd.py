@@ -129,6 +129,8 @@ def test_numbers_of_channels(x, w, choices):
         ((2, 192, 192, 5), (7, 7, 5, 48), TWO, "xla | C24 planes | xla"),
         ((2, 192, 192, 4), (7, 7, 4, 48), TWO, "xla"),
         ((16, 56, 56, 4), (7, 7, 4, 48), BARE, "xla | C24 planes | xla"),
+        # Multiples of 128, padded, the library is at its best with.
+        ((1, 65, 65, 256), (3, 3, 256, 256), {"dilation": 12}, "xla"),
         # A cotangent of 60 kB of up to 7 images and 9 taps; of 15 kB.
         ((1, 26, 26, 64), (3, 3, 64, 88), TWO, "xla | C24 im2col | xla"),
         ((1, 26, 26, 64), (3, 3, 64, 89), TWO, "xla"),
@@ -183,12 +185,20 @@ def test_kernel_gradients_elsewhere(monkeypatch):
         # A work of 5 x 10^6, zeros counted.
         ((1, 16, 16, 24), (3, 3, 24, 24), TWO, "xla | C20 phases | xla"),
         ((1, 16, 16, 23), (3, 3, 23, 23), TWO, "xla"),
+        # Several taps to a phase: up to 30 channels, or a work of 4 x 10^8.
+        ((1, 28, 28, 30), (3, 3, 30, 30), TWO, "xla | C20 phases | xla"),
+        ((1, 28, 28, 31), (3, 3, 31, 31), TWO, "xla"),
+        ((1, 28, 28, 31), (3, 3, 31, 31), {"stride": 4}, "xla | C20 phases | xla"),
+        ((1, 28, 28, 40), (5, 5, 40, 40), {"stride": 3}, "xla"),
+        ((1, 28, 28, 48), (5, 5, 48, 48), {"stride": 3}, "xla | C20 phases | xla"),
         # Multiples of 128 the library is at its best with.
         ((8, 8, 8, 256), (4, 4, 132, 256), TWO, "xla | C20 phases | xla"),
         ((8, 8, 8, 256), (4, 4, 128, 256), TWO, "xla"),
         # One axis: 600 kB in all.
         ((1, 1000, 48), (16, 48, 48), TWO, "xla | C20 phases | xla"),
         ((1, 750, 48), (16, 48, 48), TWO, "xla"),
+        ((1, 1000, 99), (16, 99, 99), TWO, "xla | C20 phases | xla"),
+        ((1, 1000, 100), (16, 100, 100), TWO, "xla"),
     ],
 )
 def test_zeros_between_samples(x, w, options, choices):
@@ -284,7 +294,7 @@ def test_zeros_between_samples_channels_first():
 )
 def test_lines_of_few_channels(monkeypatch, x, w, options, choices):
     assert chosen(FORWARD, x, w, options) == of_this_jax(choices)
-    assert "C24" not in chosen(FORWARD, x, w, options, dtype=BF16)
+    assert "C24" not in chosen(FORWARD, (2, *x[1:]), w, options, dtype=BF16)
     pretend(monkeypatch)
     assert "C24" not in chosen(FORWARD, x, w, options)
 

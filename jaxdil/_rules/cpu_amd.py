@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule, exchanges_well
+from jaxdil._rules.cpu_products import (
+    LIBRARY,
+    LIBRARY_11,
+    Rule,
+    exchanges_well,
+    is_of_few_lines,
+)
 
 __all__ = ["few_channels", "gains_by_phases", "is_amd", "kernel_gradients"]
 
@@ -48,9 +54,7 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
     what = "kernel gradient on an AMD processor"
     if problem.rank == 1:
-        short = not bare and rows <= (2048 if images == 1 else 600)
-        few = images <= 2 and (strided or short)
-        yield few, rule(24, "im2col", f"{what}, of a few lines")
+        yield is_of_few_lines(problem), rule(24, "im2col", f"{what}, of a few lines")
         return
     if problem.rank != 2:
         return
@@ -99,6 +103,6 @@ def gains_by_phases(problem: Problem) -> bool:
     # To fewer outputs the zeros cost little, but where they are new memory each time.
     enough = outer >= 2 * inner if problem.x_dtype == jnp.bfloat16 else inner <= 2.3 * outer
     # A few taps to a phase cost it no more than putting together the phases does.
-    heavy = least <= 30 or inner <= 20 or work >= HEAVY or 1.5 * problem.taps <= apart
+    heavy = least <= 30 or work >= HEAVY or 1.5 * problem.taps <= apart
     best = inner % 128 == outer % 128 == 0
     return work >= WORK and (enough or rows >= ROWS) and least >= 6 and heavy and not best

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_model, cpu_vectors
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_products import EXCHANGED, LIBRARY, LIBRARY_11, Rule, exchanges_well
+from jaxdil._rules.cpu_products import (
+    EXCHANGED,
+    LIBRARY,
+    LIBRARY_11,
+    Rule,
+    exchanges_well,
+    is_of_few_lines,
+)
 
 __all__ = ["has_good_patches", "is_xeon", "kernel_gradients"]
 __all__ += ["small_gradients", "spread_gradients", "strided"]
@@ -94,8 +101,7 @@ def small_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice
     strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
     columns, what = problem.positions[-1], "kernel gradient on an Intel processor"
     if problem.rank == 1:
-        short = not bare and rows <= (2048 if images == 1 else 600)
-        few = images <= 2 and (strided or short) and not LIBRARY_11
+        few = is_of_few_lines(problem) and not LIBRARY_11
         yield few, rule(19, "im2col", f"{what}, of a few lines")
         return
     # A row of one or two taps is no vector to XLA.

@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "exchanges_well",
     "is_lopsided",
+    "is_of_few_lines",
     "is_upright",
     "mostly_padding",
     "products",
@@ -153,6 +154,14 @@ def exchanges_well(problem: Problem) -> bool:
     """
     spread = zip(problem.size, problem.input_dilation, problem.kernel, strict=True)
     return all(k >= a * (n - 1) + 1 for n, a, k in spread)
+
+
+def is_of_few_lines(problem: Problem) -> bool:
+    """Whether a kernel gradient along one axis is of one or two lines, with a stride or short."""
+    images = problem.channels
+    rows, strided = math.prod(problem.kernel) * images, set(problem.dilation) != {1}
+    short = exchanges_well(problem) and rows <= (2048 if images == 1 else 600)
+    return problem.rank == 1 and images <= 2 and (strided or short)
 
 
 def is_lopsided(problem: Problem) -> bool:
