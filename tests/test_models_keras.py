@@ -189,12 +189,14 @@ def test_the_whole_network_under_install(name, monkeypatch):
     model = frozen(built(name))
     assert layers(model.keras) == count
     fresh(model.keras, rate)
-    expected, *others = [fitted(model, seed) for seed in range(4)]
+    expected = fitted(model)
     assert_learns(expected)
 
+    # What a last place changes is asked of the installed network: at the level of optimisation at
+    # which tests are compiled, lax takes several times as long for each of the steps.
     fresh(model.keras, rate)
     with jaxdil.installed(platforms="cpu"), watched(monkeypatch) as seen:
-        got = fitted(model)
-    assert_as_good(got, expected, others)
+        got, *others = [fitted(model, seed) for seed in range(4)]
+    assert_as_good(got, expected, others, around=got)
     rows = assert_explained(*training_step(model.keras, model.batch), count=3 * count - 1)
     assert {row.problem for row in rows} == seen
