@@ -45,7 +45,7 @@ DENSE = (
 )
 # What is one sum for each phase, and no kernel gradient of a dilated input.
 TRANSPOSED = (
-    geometry("transposed", (5, 4), (4, 4), channels=(3, 4), a=2, pad=(2, 2)),
+    geometry("transposed", (3, 4), (4, 3), channels=(3, 4), a=2, pad=(2, 2)),
     geometry("transposed, kernel < stride", (3, 4), (1, 2), channels=(3, 2), a=(2, 3), pad=(0, 1)),
     geometry(
         "transposed, side by side", (4, 6), (3, 4), channels=(32, 16), batch=1, a=2, pad=(1, 2)

@@ -101,7 +101,7 @@ def test_columns_are_joined_where_their_channels_are_few_and_whole_registers():
 
 
 def test_second_derivatives():
-    g = BY_NAME["same"]
+    g = geometry("second", (3, 4, 8), (2, 2, 2), channels=(16, 3), batch=1, pad=(1, 0))
     x, w, _ = operands(g, np.dtype(np.float32))
 
     def of_gradients(x, w, method):
