@@ -1,6 +1,7 @@
 """What is chosen on AMD's processors with AVX-512, where it is another choice than on others."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from processors import chosen, of_this_jax, pretend
 
@@ -314,3 +315,99 @@ def test_lines_of_few_channels(monkeypatch, x, w, options, choices):
 def test_input_gradients_of_groups_with_a_stride(x, w, options, choices):
     assert chosen(INPUT, x, w, options, groups=None) == of_this_jax(choices)
     assert chosen(INPUT, x, w, options, groups=None, dtype=BF16) != "C4 split"
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "options", "choices"),
+    [
+        # In one axis up to 8 images and a work of 10^5: outputs are rows where they are the more.
+        ((1, 200, 32), 32, TWO, "xla | C24 im2col | xla"),
+        ((1, 200, 32), 33, TWO, "xla | C24 correlate | xla"),
+        ((1, 200, 32), 31, TWO, "xla"),
+        ((8, 200, 32), 32, TWO, "xla | C24 im2col | xla"),
+        ((9, 200, 32), 32, TWO, "xla"),
+        ((1, 400, 32), 32, {}, "xla"),
+    ],
+)
+def test_kernel_gradients_of_a_strided_tap(monkeypatch, x, outer, options, choices):
+    w = (1, x[-1], outer)
+    assert chosen(KERNEL, x, w, options) == of_this_jax(choices)
+    half = of_this_jax(choices).replace("correlate", "im2col")
+    assert chosen(KERNEL, x, w, options, dtype=BF16) == half
+    pretend(monkeypatch)
+    assert "C24" not in chosen(KERNEL, x, w, options)
+
+
+@pytest.mark.parametrize(("inner", "choices"), [(16, "xla | C24 im2col | xla"), (15, "xla")])
+def test_kernel_gradients_of_a_strided_tap_channels_first(inner, choices):
+    x, first = (1, inner, 900), {"data_format": "channels_first"}
+    assert chosen(KERNEL, x, (1, inner, 16), TWO, **first) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "options", "dtype", "choices"),
+    [
+        # Single precision in one axis: from up to 24 channels or to up to 8, 10^5 to 4 x 10^6.
+        ((1, 500, 24), 24, TWO, np.float32, "xla | C7 taps | xla"),
+        ((1, 500, 25), 24, TWO, np.float32, "xla"),
+        ((1, 500, 64), 8, TWO, np.float32, "xla | C7 taps | xla"),
+        ((1, 500, 64), 9, TWO, np.float32, "xla"),
+        ((1, 332, 24), 24, TWO, np.float32, "xla"),
+        ((1, 500, 24), 24, {}, np.float32, "xla"),
+        ((4, 3400, 24), 24, TWO, np.float32, "xla | C7 taps | xla"),
+        ((4, 3500, 24), 24, TWO, np.float32, "xla"),
+        ((1, 28, 28, 24), 24, TWO, np.float32, "xla"),
+        # Of many channels up to 499 rows, which the rule of all processors has.
+        ((1, 998, 64), 64, TWO, np.float32, "C7 taps"),
+        ((1, 1000, 64), 64, TWO, np.float32, "C7 taps | xla | C7 taps"),
+        ((1, 1000, 64), 64, {}, np.float32, "C7 taps"),
+        # In bfloat16 in one axis and two, a work of 10^5.
+        ((2, 200, 32), 32, TWO, BF16, "xla | C7 taps | xla"),
+        ((2, 200, 16), 31, TWO, BF16, "xla"),
+        ((1, 28, 28, 24), 24, TWO, BF16, "xla | C7 taps | xla"),
+        ((1, 28, 28, 24), 21, TWO, BF16, "xla"),
+        ((1, 28, 28, 24), 24, {}, BF16, "xla"),
+    ],
+)
+def test_a_strided_tap(x, outer, options, dtype, choices):
+    w = (*(1,) * (len(x) - 2), x[-1], outer)
+    assert chosen(FORWARD, x, w, options, dtype=dtype) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("inner", "dtype", "choices"),
+    [
+        (16, BF16, "xla | C7 taps | xla"),
+        (15, BF16, "xla"),
+        (24, np.float32, "xla | C7 taps | xla"),
+        # What is cut out well is moved channels first.
+        (64, np.float32, "C7 taps"),
+    ],
+)
+def test_a_strided_tap_channels_first(inner, dtype, choices):
+    x, first = (2, inner, 1000), {"data_format": "channels_first"}
+    assert chosen(FORWARD, x, (1, inner, 64), TWO, dtype=dtype, **first) == of_this_jax(choices)
+
+
+@pytest.mark.parametrize(
+    ("x", "outer", "dtype", "choices"),
+    [
+        # Transposed: from single precision in one axis to at most 2.2 times as many, 10^5.
+        ((1, 200, 20), 44, np.float32, "xla | C20 phases | xla"),
+        ((1, 200, 20), 45, np.float32, "xla"),
+        ((1, 200, 20), 25, np.float32, "xla | C20 phases | xla"),
+        ((1, 200, 20), 24, np.float32, "xla"),
+        ((1, 14, 14, 32), 32, np.float32, "xla"),
+        # In bfloat16 4 x 10^5.
+        ((1, 20, 20, 32), 32, BF16, "xla | C20 phases | xla"),
+        ((1, 20, 20, 32), 31, BF16, "xla"),
+        ((2, 200, 20), 50, BF16, "xla | C20 phases | xla"),
+        ((2, 200, 20), 49, BF16, "xla"),
+    ],
+)
+def test_zeros_between_samples_of_one_tap(x, outer, dtype, choices):
+    w = (*(1,) * (len(x) - 2), outer, x[-1])
+    kinds = {"dtype": dtype, "conv": jaxdil.conv_transpose}
+    assert chosen(FORWARD, x, w, TWO, **kinds) == of_this_jax(choices)
+    first = (x[0], x[-1], *x[1:-1])
+    assert "C20" not in chosen(FORWARD, first, w, TWO, data_format="channels_first", **kinds)

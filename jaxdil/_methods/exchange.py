@@ -18,6 +18,7 @@ from jax import lax
 from jaxdil import _geometry
 from jaxdil._layout import transpose
 from jaxdil._methods import Convolve
+from jaxdil._plain import canonical
 from jaxdil._problem import Problem
 
 __all__ = ["apply", "supports"]
@@ -60,21 +61,19 @@ def apply(x: jax.Array, w: jax.Array, problem: Problem, conv: Convolve) -> jax.A
     # split into groups, of a kernel gradient of groups, so are the outputs, in the same order.
     image = transpose(w, (last, *range(rank), rank))
     kernel = transpose(x, (*range(1, last + 1), 0))
-    y = conv(
-        image,
-        kernel,
-        problem.replace(
-            batch=problem.out_channels,
-            size=image.shape[1:last],
-            kernel=problem.size,
-            out_channels=problem.batch,
-            padding=tuple(padding),
-            input_dilation=(1,) * rank,
-            dilation=problem.input_dilation,
-            x_dtype=problem.w_dtype,
-            w_dtype=problem.x_dtype,
-        ),
+    swapped = problem.replace(
+        batch=problem.out_channels,
+        size=image.shape[1:last],
+        kernel=problem.size,
+        out_channels=problem.batch,
+        padding=tuple(padding),
+        input_dilation=(1,) * rank,
+        dilation=problem.input_dilation,
+        x_dtype=problem.w_dtype,
+        w_dtype=problem.x_dtype,
     )
+    # A layer's NaN would be in the kernel, where it must not meet padding: XLA reads none of it.
+    y = conv(image, kernel, swapped) if problem.exchanged else canonical(image, kernel, swapped)
     y = lax.rev(y, tuple(range(1, last)))
     groups = problem.batch_groups
     if groups == 1:

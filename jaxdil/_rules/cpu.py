@@ -41,14 +41,13 @@ from jaxdil._rules.cpu_products import (
     products,
 )
 from jaxdil._rules.cpu_taps import by_taps
+from jaxdil._rules.cpu_volumes import volumes
 
 __all__ = ["rules"]
 
 # The part of all pairs of a tap and an output that is left without those beyond the image: from
 # here down it is worth cutting the kernel.
 MOST_LEFT = 0.9
-# What is kept in a cache whatever the sizes of input and output.
-FEW_BYTES = 4 << 20
 
 
 def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
@@ -170,21 +169,8 @@ def rules(problem: Problem) -> Iterator[tuple[bool, Choice]]:
         yield from cpu_amd.kernel_gradients(problem, rule)
         yield from cpu_amd.few_channels(problem, rule)
         yield from strided(problem, rule)
-    if not volume or problem.taps == 1:
-        return
-    image = not window or math.prod(problem.kernel) >= 64
-    # Side by side the planes take several times the memory of the input; that pays only where
-    # channels are so few that a plane by itself would not occupy a matrix product.
-    planes = math.prod((problem.batch, *problem.positions[:1], *problem.size[1:], problem.channels))
-    planes *= problem.kernel[0] * problem.x_dtype.itemsize
-    light = planes <= max(2 * problem.bytes, FEW_BYTES)
-    beside = light and problem.channels < 64
-    # A kernel gradient whose taps lie far apart: a product each.
-    apart = window and not dilated and image and single and min(problem.stride) >= 3
-    yield apart and problem.rank == 3, rule(9, "correlate", "3-D, taps far apart")
-    yield not dilated and image and beside, rule(9, "planes", "3-D by 2-D")
-    yield not dilated and image, rule(9, "slabs", "3-D by 2-D, plane by plane")
-    yield dilated, rule(9, "phases", "3-D, input dilated")
+    if volume:
+        yield from volumes(problem, rule, single=single)
 
 
 def _is_one_row(problem: Problem) -> bool:

@@ -22,13 +22,23 @@ from jaxdil._rules.cpu_products import (
     is_of_few_lines,
 )
 
-__all__ = ["few_channels", "gains_by_phases", "is_amd", "kernel_gradients"]
+__all__ = [
+    "few_channels",
+    "gains_by_phases",
+    "is_amd",
+    "is_cut_first",
+    "is_cut_well",
+    "is_put_back",
+    "kernel_gradients",
+]
 
 # Multiply-adds, or bytes in all, from which on a kernel gradient in two axes is slow; and bytes of
 # its cotangent up to which it is.
 GRADIENT, LARGE, SMALL = 8.5e7, 5_000_000, 60_000
 # Taps of one axis, up to which few channels or outputs are a matrix product better.
 FEW_TAPS = 11
+# Multiply-adds from which on one matrix product pays for what is cut out for it.
+PRODUCT = 1e5
 # Of a convolution with zeros between its samples, of one of many channels, rows of it that are
 # many, and bytes of a line.
 WORK, HEAVY, ROWS, LINE = 5e6, 4e8, 36_000, 600_000
@@ -44,15 +54,22 @@ def kernel_gradients(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choic
     """What of kernel gradients of one group C12 to C22 have left."""
     if not is_amd() or not problem.is_window or not problem.exchanged:
         return
-    if any(a > 1 for a in problem.input_dilation) or problem.x_dtype != jnp.float32:
+    if any(a > 1 for a in problem.input_dilation):
         return
     # As a layer has them: its channels, its outputs, its images, its positions.
     inner, outer, images = problem.batch, problem.out_channels, problem.channels
     rows, taps = math.prod(problem.kernel) * images, math.prod(problem.positions)
-    if taps == 1 or min(inner, outer) < 3:
-        return
-    strided, bare = set(problem.dilation) != {1}, not exchanges_well(problem)
+    strided, single = set(problem.dilation) != {1}, problem.x_dtype == jnp.float32
     what = "kernel gradient on an AMD processor"
+    # More images fill the vectors of XLA's own.
+    product = taps == problem.rank == 1 and strided and images <= 8
+    product = product and rows * inner * outer >= PRODUCT
+    product = product and not (problem.kernel_first and inner < 16)
+    turned = "correlate" if outer > inner and single else "im2col"
+    yield product, rule(24, turned, f"{what}, of a strided 1x1: one matrix product")
+    if taps == 1 or min(inner, outer) < 3 or not single:
+        return
+    bare = not exchanges_well(problem)
     if problem.rank == 1:
         yield is_of_few_lines(problem), rule(24, "im2col", f"{what}, of a few lines")
         return
@@ -88,6 +105,40 @@ def few_channels(problem: Problem, rule: Rule) -> Iterator[tuple[bool, Choice]]:
     # A tap's product of so few channels by so few is little; what is left is to read it once.
     slim = several and 1 < inner <= 7 and rows >= 1000 and (dilated or taps <= 5)
     yield slim, rule(24, "planes", "one axis on an AMD processor, of few channels")
+
+
+def is_cut_first(problem: Problem) -> bool:
+    """Whether a strided 1x1 is better a product of what is cut out of the image before."""
+    if not is_amd() or problem.rank > 2 or problem.taps > 1 or max(problem.stride, default=1) == 1:
+        return False
+    inner, outer = problem.channels, problem.out_channels
+    work = math.prod(problem.y_shape[:-1]) * inner * outer
+    if problem.exchanged or work < PRODUCT:
+        return False
+    if problem.x_dtype == jnp.bfloat16:
+        return not (problem.channels_first and inner < 16)
+    few = inner <= 24 or outer <= 8
+    return problem.x_dtype == jnp.float32 and problem.rank == 1 and few and work <= 4e6
+
+
+def is_cut_well(problem: Problem) -> bool:
+    """Whether XLA's own kernel is as good at a strided 1x1 of many channels in one axis."""
+    if not is_amd() or problem.rank != 1 or max(problem.stride) == 1 or problem.channels_first:
+        return False
+    return problem.x_dtype == jnp.float32 and math.prod(problem.y_shape[:-1]) >= 500
+
+
+def is_put_back(problem: Problem) -> bool:
+    """Whether the gradient of one by its input is better that product, with zeros put between."""
+    if not is_amd() or problem.rank > 2 or problem.taps > 1 or problem.channels_first:
+        return False
+    samples = problem.batch * math.prod(problem.size)
+    work = samples * problem.channels * problem.out_channels
+    if problem.x_dtype == jnp.bfloat16:
+        return work >= 4 * PRODUCT
+    # To many more than it has the product is as long as the zeros.
+    even = problem.out_channels <= 2.2 * problem.channels
+    return problem.x_dtype == jnp.float32 and problem.rank == 1 and even and work >= PRODUCT
 
 
 def gains_by_phases(problem: Problem) -> bool:

@@ -17,7 +17,7 @@ from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors
 from jaxdil._methods import margin
 from jaxdil._problem import Problem
-from jaxdil._rules.cpu_amd import gains_by_phases
+from jaxdil._rules.cpu_amd import gains_by_phases, is_put_back
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import (
     LIBRARY,
@@ -157,6 +157,8 @@ def _gains_by_phases(problem: Problem) -> bool:
     narrow = cpu_vectors() == "AVX2"
     # With a dilation besides all but the smallest are slow, with AVX2 and AVX-512, under every JAX.
     dilated = max(problem.dilation) > 1 and inner > 1
+    if is_put_back(problem):
+        return True
     if dilated and samples * taps * inner * outer >= DILATED:
         return True
     if is_xeon() and inner > 1 and set(problem.dilation) == {1}:

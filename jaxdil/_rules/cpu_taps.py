@@ -15,6 +15,7 @@ import numpy as np
 from jaxdil._choice import Choice
 from jaxdil._device import cpu_vectors, multiplies_bfloat16
 from jaxdil._problem import Problem
+from jaxdil._rules.cpu_amd import is_cut_first, is_cut_well
 from jaxdil._rules.cpu_intel import is_xeon
 from jaxdil._rules.cpu_products import LIBRARY, LIBRARY_11, Rule
 
@@ -23,6 +24,8 @@ __all__ = ["by_taps"]
 # Bytes of arrays from which on a product is slower than XLA's kernel where JAX's is not 0.10, and
 # up to which it was measured.
 MATRICES = 32 << 20
+# Multiply-adds from which on a strided 1x1x1 is one.
+VOLUME = 5e4
 
 
 def by_taps(problem: Problem, rule: Rule, *, single: bool) -> Iterator[tuple[bool, Choice]]:
@@ -59,10 +62,16 @@ def _has_one_tap(problem: Problem) -> bool:
         moderate = problem.bytes <= MATRICES or not LIBRARY_11
         return problem.taps == 1 and moderate and _is_product(problem)
     channels, rows = min(inner, outer), math.prod(problem.y_shape[:-1])
+    if is_cut_first(problem):
+        return True
     alone = problem.taps == 1
+    if rank > 2 and max(problem.stride) > 1:
+        # Without a stride XLA makes a product of it itself, with one a loop over every sample.
+        return alone and rows * inner * outer >= VOLUME
     alone = alone and (channels >= 32 or (rank == 2 and channels >= 8 and rows >= 2048))
     # At longer ones in 1-D XLA's own kernel is as good, and it fuses what follows with the layout.
     alone = alone and (rank > 1 or math.prod(problem.y_shape) < 1 << 19)
+    alone = alone and not is_cut_well(problem)
     # Nor where it would be moved to channels last and back, without AVX-512.
     moved = rank == 1 and problem.channels_first and cpu_vectors() == "AVX2"
     alone = alone and not (moved and rows * inner * outer > 4e6)
