@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processors import chosen, pretend
+from processors import LIBRARY, chosen, pretend
 
 import jaxdil
 
@@ -46,8 +46,9 @@ def processor(monkeypatch):
 )
 def test_volumes(role, x, w, options, choice):
     assert chosen(role, x, w, options) == choice
-    half = chosen(role, x, w, options, dtype=jnp.bfloat16)
-    assert half == choice
+    # Before JAX 0.10 a product in bfloat16 with a turned kernel is lax's (C14).
+    if LIBRARY or role != INPUT or w[0] > 1:
+        assert chosen(role, x, w, options, dtype=jnp.bfloat16) == choice
 
 
 def test_a_transposed_volume_of_one_tap():
